@@ -1,0 +1,10 @@
+/**
+ * Named secret keys that overlap in rotation: everything new is signed with `current`, everything that bears the id of a listed key is still
+ * accepted. Keep a key listed for longer than the longest call, and longer than the longest nonce lifetime, after it stopped being current.
+ */
+export interface KeyRing {
+  /** Id of the key that signs; always in `keys`. */
+  readonly current: string
+  /** Key id → key, 32 bytes or more. */
+  readonly keys: ReadonlyMap<string, Buffer>
+}
