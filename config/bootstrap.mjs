@@ -8,8 +8,15 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const at = (path) => `${root}${path}`
 const installed = at('node_modules/.package-lock.json')
 const fresh = existsSync(installed) && statSync(installed).mtimeMs >= statSync(at('package-lock.json')).mtimeMs - 1000
-const run = (command, args) =>
-  execFileSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], shell: process.platform === 'win32' })
+const run = (command, args) => {
+  try {
+    execFileSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], shell: process.platform === 'win32' })
+  } catch {
+    // What went wrong stands above, in the command's own words.
+    process.stderr.write(`antipode: \`${command} ${args.join(' ')}\` failed; what is needed could not be installed\n`)
+    process.exit(1)
+  }
+}
 
 if (!fresh) {
   process.stderr.write('antipode: installing dependencies (npm ci)\n')

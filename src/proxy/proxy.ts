@@ -393,7 +393,8 @@ export class Proxy {
     this.#branches.set(client, branch)
     context.branches.set(client, branch)
     context.clients.push(client)
-    this.#timers.set(`silence:${client}`, nowMs + this.#o.silenceMs)
+    // A later way gets three quarters, so that two of them are over, and the caller answered, within twice the silence.
+    this.#timers.set(`silence:${client}`, nowMs + (ways.length === target.ways.length ? this.#o.silenceMs : 0.75 * this.#o.silenceMs))
   }
 
   /** The request as it goes out on one way (§16.6): target, Max-Forwards, Record-Route, Path, hop header. The layer adds the Via. */

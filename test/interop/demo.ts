@@ -124,7 +124,7 @@ export class Demo {
       this.#child.kill('SIGINT')
       await gone
     }
-    rmSync(this.state, { recursive: true, force: true })
+    if (process.env.ANTIPODE_KEEP_STATE === undefined) rmSync(this.state, { recursive: true, force: true })
     releaseAddresses()
   }
 

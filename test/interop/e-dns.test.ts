@@ -68,9 +68,9 @@ t.test('E: DNS follows health', { skip: skip ?? false, timeout: 240_000 }, async
     const atOnce = await demo.sipp('call.xml', 'us-east-1', ['w1'], { holdMs: 100, timeoutS: 20, args: ['-trace_rtt', '-rtt_freq', '1'] })
     t.equal(atOnce.code, 0, atOnce.code === 0 ? 'SIPp is content' : atOnce.output)
     const startMs = Date.now()
-    const dark = await demo.sipp('call-refused.xml', 'us-east-2', ['dark'], { replace: { 'response="STATUS"': 'response="4.*" regexp_match="true"' }, timeoutS: 20 })
+    const dark = await demo.sipp('call-refused.xml', 'us-east-2', ['dark'], { replace: { STATUS: '408' }, timeoutS: 20 })
     t.equal(dark.code, 0, dark.code === 0 ? 'SIPp is content' : dark.output)
-    t.ok(Date.now() - startMs < 4000 + 500, `a final answer within 4 s: ${Date.now() - startMs} ms with SIPp's own start`)
+    t.ok(Date.now() - startMs < 4000, `a final answer within 4 s: ${Date.now() - startMs} ms with SIPp's own start`)
     await until('the others drop us-east', 15_000, async () => {
       const answers = await Promise.all(['eu-west-2', 'ap-south-2'].map((n) => dig(n as NodeName, 'us-east.example.net', 'A')))
       return answers.every((a) => a.length > 0 && a.every((ip) => !ip.startsWith('127.0.1.')))
