@@ -111,7 +111,7 @@ export class Replica {
    *
    * @throws AntipodeError INVARIANT when the entry is longer than a record may be: the writer has to bound its fields
    */
-  append(entry: Entry): void {
+  append(entry: Entry): Uint8Array {
     const body = encodeEntry(entry)
     const record = new Uint8Array(1 + body.length)
     record[0] = TAG_ENTRY
@@ -125,6 +125,7 @@ export class Replica {
     doc.pending.push({ record, entry })
     this.#dirty.add(doc)
     this.#pendingBytes += record.length
+    return body
   }
 
   /** Puts what was appended into the docs, one transaction each, and returns one frame per doc (more where one would be too long). */

@@ -1,9 +1,10 @@
-import { type Fault, fault } from '../src/base/errors.ts'
+import { type Fault, fault, invariant } from '../src/base/errors.ts'
 import { HlcClock } from '../src/base/hlc.ts'
 import type { NodeIdentity } from '../src/base/ids.ts'
 import type { Random } from '../src/base/prng.ts'
 import { TimerTable } from '../src/base/timer-table.ts'
 import { BindingIndex } from './bindings.ts'
+import { decodeEntry } from './codec.ts'
 import { DialogIndex } from './dialogs.ts'
 import { horizonAt, overallDigest, retentionEndMs } from './digest.ts'
 import { EarlyFrames } from './early.ts'
@@ -168,16 +169,14 @@ export class StateCore {
    * @throws AntipodeError when a field is longer than `codec.ts` allows
    */
   writeBinding(w: Omit<BindingEntry, Written>, nowMs: number): BindingEntry {
-    const entry: BindingEntry = { ...w, kind: 'binding', ...this.#stamp(nowMs) }
-    this.#append(entry, nowMs)
+    const entry = this.#own('binding', this.#append({ ...w, kind: 'binding', ...this.#stamp(nowMs) }, nowMs))
     this.bindings.add(entry)
     return entry
   }
 
   /** As `writeBinding`, about a dialog. */
   writeDialog(w: Omit<DialogEntry, Written>, nowMs: number): DialogEntry {
-    const entry: DialogEntry = { ...w, kind: 'dialog', ...this.#stamp(nowMs) }
-    this.#append(entry, nowMs)
+    const entry = this.#own('dialog', this.#append({ ...w, kind: 'dialog', ...this.#stamp(nowMs) }, nowMs))
     this.dialogs.add(entry)
     return entry
   }
@@ -284,11 +283,22 @@ export class StateCore {
     return { hlc: this.#clock.tick(nowMs), region, node, incarnation }
   }
 
-  #append(entry: Entry, nowMs: number): void {
+  #append(entry: Entry, nowMs: number): Uint8Array {
     this.#begin(nowMs)
-    this.#replica.append(entry)
+    const bytes = this.#replica.append(entry)
     if (this.#replica.pendingBytes >= FLUSH_BYTES) this.#flush()
     else if (!this.#timers.has('flush')) this.#timers.set('flush', nowMs + this.#flushMs)
+    return bytes
+  }
+
+  /**
+   * The entry as its own bytes give it. What a caller hands in is cut from a SIP message, and a piece of a string keeps the whole of it alive: an index
+   * of such pieces would hold every REGISTER that it ever saw.
+   */
+  #own<K extends Entry['kind']>(kind: K, bytes: Uint8Array): Extract<Entry, { kind: K }> {
+    const decoded = decodeEntry(kind, bytes)
+    invariant(decoded.ok, 'an entry of our own can be read back')
+    return decoded.value as Extract<Entry, { kind: K }>
   }
 
   /** The first door that is opened tells the time; every later one may find that the wall clock was set back. */

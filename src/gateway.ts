@@ -3,13 +3,21 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Config, NodeAddress, Subscriber } from '../config/schema.ts'
 import { bindingFault } from '../crdt/codec.ts'
+import type { BindingFlow } from '../crdt/entry.ts'
 import { ClusterLink, type PeerInfo } from '../crdt/link.ts'
 import { StateCore, type StateOutput } from '../crdt/state.ts'
 import { DnsServer } from '../geo/dns-server.ts'
 import { HealthCore, type HealthOutput, readSavedView } from '../geo/health.ts'
 import { HttpProbe } from '../geo/probe.ts'
 import { buildZone } from '../geo/zone.ts'
-import { AdminServer, type AdminTarget, type Condition, type DialogView, type NodeStatus, type RegistrationView } from './admin/api.ts'
+import {
+  AdminServer,
+  type AdminTarget,
+  type Condition,
+  type DialogView,
+  type NodeStatus,
+  type RegistrationView,
+} from './admin/api.ts'
 import { type Clock, systemClock } from './base/clock.ts'
 import { AntipodeError } from './base/errors.ts'
 import { incarnationText, type NodeIdentity } from './base/ids.ts'
@@ -96,7 +104,10 @@ export class Gateway implements AdminTarget {
     mkdirSync(config.stateDirectory, { recursive: true })
     const incarnation = nextIncarnation(config.stateDirectory, this.#random, options.above)
     this.#self = { region: config.self.region, node: config.self.node, incarnation }
-    this.#log = (options.log ?? createLog({}, config.logLevel)).child({ node: this.#self.node, incarnation: incarnationText(incarnation) })
+    this.#log = (options.log ?? createLog({}, config.logLevel)).child({
+      node: this.#self.node,
+      incarnation: incarnationText(incarnation),
+    })
     this.#limited = new LimitedLog(this.#log)
     this.#startedMs = this.#clock.nowMs()
     this.#nodes = config.cluster.regions.flatMap((r) => r.nodes.map((n) => ({ ...n, region: r.name })))
@@ -119,7 +130,9 @@ export class Gateway implements AdminTarget {
       self: this.#self,
       cluster: config.cluster.name,
       listen: { address: address.address, port: address.linkPort },
-      peers: this.#nodes.filter((n) => n.name !== this.#self.node).map((n) => ({ region: n.region, node: n.name, address: n.address, port: n.linkPort })),
+      peers: this.#nodes
+        .filter((n) => n.name !== this.#self.node)
+        .map((n) => ({ region: n.region, node: n.name, address: n.address, port: n.linkPort })),
       ring: config.cluster.keys.link,
       constants: config.cluster.constants,
       clock: this.#clock,
@@ -175,7 +188,10 @@ export class Gateway implements AdminTarget {
       mirrors: () => {
         const peers = this.#link.peers()
         const own = this.#self.region
-        return { siblings: peers.filter((p) => p.region === own).map((p) => p.node), remotes: peers.filter((p) => p.region !== own).map((p) => p.node) }
+        return {
+          siblings: peers.filter((p) => p.region === own).map((p) => p.node),
+          remotes: peers.filter((p) => p.region !== own).map((p) => p.node),
+        }
       },
       sendToPeer: (node, payload) => this.#link.send(node, CHANNEL.cdr, payload),
     })
@@ -189,7 +205,10 @@ export class Gateway implements AdminTarget {
     if (this.#stopping) throw new AntipodeError('NODE_STOPPED', 'stopped while starting')
     await this.#transports.start()
     this.#open = true
-    this.#log.info({ region: this.#self.region, sip: endpoint(config.self.address.address, config.self.address.sipPort) }, 'node is up')
+    this.#log.info(
+      { region: this.#self.region, sip: endpoint(config.self.address.address, config.self.address.sipPort) },
+      'node is up',
+    )
   }
 
   /** Stops in the reverse order; the journal last, so that what was promised is on disk. */
@@ -250,7 +269,8 @@ export class Gateway implements AdminTarget {
       trusted: config.sip.trusted,
       timers: config.sip.timers,
       silenceMs: config.sip.silenceMs,
-      dialogLeaseMs: DIALOG_LEASE_MS,
+      // Half the retention at the most: a renewed lease must be there before the entry that it renews is dropped.
+      dialogLeaseMs: Math.min(DIALOG_LEASE_MS, config.cluster.constants.longestExpiryMs / 2),
       maxForks: config.sip.maxForks,
       maxTransactions: config.sip.maxTransactions,
       nonceLifetimeMs: config.sip.nonceLifetimeMs,
@@ -298,7 +318,8 @@ export class Gateway implements AdminTarget {
         },
         verdict: (node) => this.#health.nodeVerdict(node),
         reachable: (node) => this.#health.reachable(node),
-        local: (transport: TransportName) => (transport === 'udp' || transport === 'tcp' ? { address: address.address, port: address.sipPort } : undefined),
+        local: (transport: TransportName) =>
+          transport === 'udp' || transport === 'tcp' ? { address: address.address, port: address.sipPort } : undefined,
       },
     })
   }
@@ -307,7 +328,11 @@ export class Gateway implements AdminTarget {
     const { cluster, geo, self } = this.#config
     const zone = buildZone(
       geo.dns,
-      cluster.regions.map((r) => ({ name: r.name, cidrs: r.cidrs, nodes: r.nodes.map((n) => ({ name: n.name, address: n.address, sipPort: n.sipPort })) })),
+      cluster.regions.map((r) => ({
+        name: r.name,
+        cidrs: r.cidrs,
+        nodes: r.nodes.map((n) => ({ name: n.name, address: n.address, sipPort: n.sipPort })),
+      })),
     )
     return new DnsServer({
       listen: { address: self.address.address, port: self.address.dnsPort },
@@ -328,7 +353,12 @@ export class Gateway implements AdminTarget {
     this.#journal!.append(part).then(
       () => this.#journaled(ticket, true),
       (error: unknown) => {
-        this.#limited.warn(this.#clock.nowMs(), 'cdr', { err: error, part: part.part, id: part.id }, 'a CDR part could not be made durable')
+        this.#limited.warn(
+          this.#clock.nowMs(),
+          'cdr',
+          { err: error, part: part.part, id: part.id },
+          'a CDR part could not be made durable',
+        )
         this.#journaled(ticket, false)
       },
     )
@@ -347,16 +377,29 @@ export class Gateway implements AdminTarget {
         return
       case 'violation':
         this.#metrics.crdt.refused.inc({ code: output.fault.code })
-        this.#limited.warn(this.#clock.nowMs(), `crdt:${output.node}:${output.fault.code}`, { peer: output.node, ...output.fault }, 'a peer sent what the protocol forbids')
+        this.#limited.warn(
+          this.#clock.nowMs(),
+          `crdt:${output.node}:${output.fault.code}`,
+          { peer: output.node, ...output.fault },
+          'a peer sent what the protocol forbids',
+        )
         this.#link.dropPeer(output.node, output.fault.code)
         return
       case 'higherIncarnation':
-        this.#log.error({ met: incarnationText(output.incarnation) }, 'a higher incarnation of this node is known: starting again above it')
+        this.#log.error(
+          { met: incarnationText(output.incarnation) },
+          'a higher incarnation of this node is known: starting again above it',
+        )
         this.#onSuperseded?.(output.incarnation)
         return
       case 'refused':
         this.#metrics.crdt.refused.inc({ code: output.fault.code })
-        this.#limited.warn(this.#clock.nowMs(), `crdt:${output.node}:${output.fault.code}`, { peer: output.node, ...output.fault }, 'an entry of a peer was not taken')
+        this.#limited.warn(
+          this.#clock.nowMs(),
+          `crdt:${output.node}:${output.fault.code}`,
+          { peer: output.node, ...output.fault },
+          'an entry of a peer was not taken',
+        )
         return
       case 'ready':
         this.#log.info('the state has been pulled from peers')
@@ -437,7 +480,12 @@ export class Gateway implements AdminTarget {
   #handleFault(fault: ParseFault, flow: Flow): void {
     const nowMs = this.#clock.nowMs()
     this.#metrics.sip.refused.inc({ code: fault.code })
-    this.#limited.warn(nowMs, `sip:${fault.code}`, { code: fault.code, offset: fault.offset, detail: fault.detail, source: flowText(flow) }, 'SIP input was refused')
+    this.#limited.warn(
+      nowMs,
+      `sip:${fault.code}`,
+      { code: fault.code, offset: fault.offset, detail: fault.detail, source: flowText(flow) },
+      'SIP input was refused',
+    )
     if (fault.partial !== undefined) {
       this.#sip.refuseStateless(fault.partial, flow, fault.status, fault.detail, nowMs)
       this.#sipDriver.settle()
@@ -493,7 +541,13 @@ export class Gateway implements AdminTarget {
         nodes: Object.fromEntries(this.#nodes.map((n) => [n.name, this.#health.nodeVerdict(n.name)])),
       },
       links: this.#link.peers(),
-      state: { digest: summary.digest, docs: summary.docs, entries: summary.entries, bindings: summary.bindings, dialogs: summary.dialogs },
+      state: {
+        digest: summary.digest,
+        docs: summary.docs,
+        entries: summary.entries,
+        bindings: summary.bindings,
+        dialogs: summary.dialogs,
+      },
       cdr: { ...this.#journal?.stats() },
       cpuSeconds: (user + system) / 1e6,
       memoryBytes: process.memoryUsage.rss(),
@@ -504,7 +558,9 @@ export class Gateway implements AdminTarget {
   }
 
   registrations(aor: string): RegistrationView {
-    const canonical = canonicalAor(/^[a-z]+:/i.test(aor) ? aor : `sip:${aor.includes('@') ? aor : `${aor}@${this.#config.domains[0]}`}`)
+    const canonical = canonicalAor(
+      /^[a-z]+:/i.test(aor) ? aor : `sip:${aor.includes('@') ? aor : `${aor}@${this.#config.domains[0]}`}`,
+    )
     if (!canonical.ok) throw new AntipodeError('REG_BAD_AOR', canonical.fault.detail)
     const nowMs = this.#clock.nowMs()
     return {
@@ -512,7 +568,7 @@ export class Gateway implements AdminTarget {
       bindings: this.#state.bindings.lookup(canonical.value, nowMs).map((b) => ({
         contact: b.contact,
         edge: { region: b.region, node: b.node, incarnation: b.incarnation },
-        flow: flowText({ ...b.flow, transport: b.flow.transport as TransportName, ...(b.flow.connectionId < 0 ? {} : { connectionId: b.flow.connectionId }) } as Flow),
+        flow: flowText(flowOf(b.flow)),
         expiresAtMs: b.expiresAtMs,
         q: b.q / 1000,
         callId: b.callId,
@@ -545,7 +601,10 @@ export class Gateway implements AdminTarget {
   setBlocked(addresses: string[]): void {
     this.#blocked.clear()
     for (const address of addresses) this.#blocked.add(address)
-    this.#log.warn({ blocked: addresses }, addresses.length === 0 ? 'drill: every address is open again' : 'drill: addresses are blocked')
+    this.#log.warn(
+      { blocked: addresses },
+      addresses.length === 0 ? 'drill: every address is open again' : 'drill: addresses are blocked',
+    )
     this.#link.refreshBlocked()
     this.#transports.refreshBlocked()
   }
@@ -575,7 +634,8 @@ export class Gateway implements AdminTarget {
     const { transactions } = this.#sip.counts()
     for (const [kind, count] of Object.entries(transactions)) m.sip.transactions.set({ kind }, count)
     const score = { alive: 1, dead: 0, unknown: -1 }
-    for (const region of this.#config.cluster.regions) m.geo.verdict.set({ target: region.name }, score[this.#health.regionVerdict(region.name)])
+    for (const region of this.#config.cluster.regions)
+      m.geo.verdict.set({ target: region.name }, score[this.#health.regionVerdict(region.name)])
     for (const node of this.#nodes) m.geo.verdict.set({ target: node.name }, score[this.#health.nodeVerdict(node.name)])
     const peers = this.#link.peers()
     m.link.peers.set({ scope: 'region' }, peers.filter((p) => p.region === this.#self.region).length)
@@ -584,7 +644,13 @@ export class Gateway implements AdminTarget {
   }
 }
 
-const endpoint = (address: string, port: number): string => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)
+const endpoint = (address: string, port: number): string =>
+  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+
+function flowOf({ transport, localAddress, localPort, remoteAddress, remotePort, connectionId }: BindingFlow): Flow {
+  const flow = { transport: transport as TransportName, localAddress, localPort, remoteAddress, remotePort }
+  return connectionId < 0 ? flow : { ...flow, connectionId }
+}
 
 /** Subscribers by user name, with HA1 made when it is first asked for. */
 class Subscribers {
@@ -609,7 +675,9 @@ class Subscribers {
     const key = `${algorithm}:${username}`
     let made = this.#ha1.get(key)
     if (made === undefined) {
-      made = createHash(algorithm === 'MD5' ? 'md5' : 'sha256').update(`${username}:${this.#realm}:${subscriber.password}`).digest('hex')
+      made = createHash(algorithm === 'MD5' ? 'md5' : 'sha256')
+        .update(`${username}:${this.#realm}:${subscriber.password}`)
+        .digest('hex')
       this.#ha1.set(key, made)
     }
     return made

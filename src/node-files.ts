@@ -35,7 +35,8 @@ export function nextIncarnation(stateDirectory: string, random: Random, above = 
     mkdirSync(stateDirectory, { recursive: true })
     const text = readIfThere(path)
     const counter = text === undefined ? 0 : Number(text.trim())
-    if (!Number.isSafeInteger(counter) || counter < 0 || counter >= 2 ** 20) throw new AntipodeError('NODE_STATE', `${path} does not hold a counter: ${text}`)
+    if (!Number.isSafeInteger(counter) || counter < 0 || counter >= 2 ** 20)
+      throw new AntipodeError('NODE_STATE', `${path} does not hold a counter: ${text}`)
     const next = Math.max(counter, incarnationCounter(above)) + 1
     writeFileDurably(path, `${next}\n`)
     return makeIncarnation(next, random)

@@ -26,7 +26,11 @@ export function createMetrics() {
         'Final responses that this node sent to a request, by method and class',
         ['method', 'class'],
       ),
-      layerEvents: counter('antipode_sip_layer_events_total', 'Stray responses, unacknowledged finals, overload refusals, ended transactions', ['kind']),
+      layerEvents: counter(
+        'antipode_sip_layer_events_total',
+        'Stray responses, unacknowledged finals, overload refusals, ended transactions',
+        ['kind'],
+      ),
       authFailures: counter('antipode_sip_auth_failures_total', 'Credentials that did not hold, by reason', ['why']),
       transactions: gauge('antipode_sip_transactions', 'Transactions held', ['kind']),
     },
@@ -39,7 +43,10 @@ export function createMetrics() {
       answered: counter('antipode_calls_answered_total', 'Calls answered at this node'),
       ended: counter('antipode_calls_ended_total', 'Call ends recorded at this node, by who ended it', ['by']),
       active: gauge('antipode_calls_active', 'Confirmed dialogs that this node knows of'),
-      lateAnswers: counter('antipode_calls_late_answers_total', '2xx that came after the caller had been given another final response'),
+      lateAnswers: counter(
+        'antipode_calls_late_answers_total',
+        '2xx that came after the caller had been given another final response',
+      ),
       tokensRefused: counter('antipode_calls_tokens_refused_total', 'In-dialog requests whose token was refused, by code', [
         'code',
       ]),

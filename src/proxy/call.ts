@@ -1,5 +1,5 @@
+import { hashId, type NodeIdentity } from '../base/ids.ts'
 import type { CdrPart } from '../cdr/call-record.ts'
-import { type NodeIdentity, hashId } from '../base/ids.ts'
 import type { SipRequest } from '../sip/message.ts'
 import { canonicalAor } from '../sip/uri.ts'
 

@@ -25,6 +25,7 @@ export function gatherChallenges(best: SipResponse, finals: readonly SipResponse
   if (best.status !== 401 && best.status !== 407) return
   for (const other of finals) {
     if (other === best || (other.status !== 401 && other.status !== 407)) continue
-    for (const name of ['WWW-Authenticate', 'Proxy-Authenticate']) for (const line of other.headers.lines(name)) best.headers.append(name, line)
+    for (const name of ['WWW-Authenticate', 'Proxy-Authenticate'])
+      for (const line of other.headers.lines(name)) best.headers.append(name, line)
   }
 }

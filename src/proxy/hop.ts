@@ -19,7 +19,9 @@ export interface Hop {
 /** A hop older or newer than this by our clock is refused: the life of a transaction (64 × T1). */
 export const HOP_LIFETIME_MS = 32_000
 
-export type HopCheck = { readonly ok: true; readonly hop: Hop } | { readonly ok: false; readonly code: 'HOP_MALFORMED' | 'HOP_KEY_UNKNOWN' | 'HOP_FORGED' | 'HOP_EXPIRED' }
+export type HopCheck =
+  | { readonly ok: true; readonly hop: Hop }
+  | { readonly ok: false; readonly code: 'HOP_MALFORMED' | 'HOP_KEY_UNKNOWN' | 'HOP_FORGED' | 'HOP_EXPIRED' }
 
 export function makeHop(request: SipRequest, hop: Hop, ring: KeyRing): string {
   const out = new ByteWriter()

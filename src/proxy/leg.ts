@@ -35,7 +35,10 @@ export const legOfFlow = (flow: Flow, edge: string, incarnation: number, nat: bo
 })
 
 /** The leg of a binding: its flow where that is the only way in, else the address that the contact names (`contactAddress`). */
-export function legOfBinding(entry: BindingEntry, contactAddress: { address: string; port: number; transport: TransportName } | undefined): Leg {
+export function legOfBinding(
+  entry: BindingEntry,
+  contactAddress: { address: string; port: number; transport: TransportName } | undefined,
+): Leg {
   const { flow } = entry
   const transport = flow.transport as TransportName
   const byFlow = flow.nat || isStream(transport) || contactAddress === undefined

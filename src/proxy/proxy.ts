@@ -4,10 +4,10 @@ import type { KeyRing } from '../base/keys.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { TimerTable } from '../base/timer-table.ts'
 import type { CdrPart } from '../cdr/call-record.ts'
+import { serverTag } from '../registrar/registrar.ts'
 import { type Flow, flowText } from '../sip/flow.ts'
 import type { SipRequest, SipResponse } from '../sip/message.ts'
 import { makeResponse } from '../sip/respond.ts'
-import { serverTag } from '../registrar/registrar.ts'
 import type { ClientId, ServerId, TransactionLayer } from '../transaction/layer.ts'
 import { aorOrRaw, type Call, callIdOf, cdrPart, EndedCalls, stampOf } from './call.ts'
 import { bestResponse, gatherChallenges } from './forking.ts'
@@ -103,7 +103,7 @@ const ROUTED_METHODS: ReadonlySet<string> = new Set(['INVITE', 'SUBSCRIBE', 'REF
  *                             │ 2xx: cancel the rest, journal `start`, hold ──▶ durable ──▶ caller
  *                             └ silence 2 s: next way of the same target (edge, direct)
  */
-export class Proxy {
+export class StatefulProxy {
   readonly #o: ProxyOptions
   readonly #contexts = new Map<ServerId, Context>()
   readonly #branches = new Map<ClientId, Branch>()
@@ -173,7 +173,15 @@ export class Proxy {
   }
 
   /** A call that cannot be placed: its final response is journaled first, as any end is. */
-  refuseInitial(server: ServerId, request: SipRequest, flow: Flow, response: SipResponse, account: string, reason: string, nowMs: number): void {
+  refuseInitial(
+    server: ServerId,
+    request: SipRequest,
+    flow: Flow,
+    response: SipResponse,
+    account: string,
+    reason: string,
+    nowMs: number,
+  ): void {
     if (request.method !== 'INVITE' || this.#spiralStamp(request) !== undefined) {
       this.#o.layer.respond(server, response, nowMs)
       return
@@ -215,10 +223,18 @@ export class Proxy {
   }
 
   /** A request inside a dialog, at whichever node it arrived: routed from the token alone. */
-  forwardInDialog(server: ServerId, request: SipRequest, flow: Flow, token: CallToken, direction: Direction, nowMs: number): void {
+  forwardInDialog(
+    server: ServerId,
+    request: SipRequest,
+    flow: Flow,
+    token: CallToken,
+    direction: Direction,
+    nowMs: number,
+  ): void {
     const leg = direction === 'from-caller' ? token.calleeLeg : token.callerLeg
     const target: Target = { uri: undefined, leg, ways: waysTo(leg, this.#o.hood), path: [] }
-    const onFinal = request.method === 'BYE' && token.stamp !== '' ? this.#byeEnd(request, flow, token, direction, nowMs) : undefined
+    const onFinal =
+      request.method === 'BYE' && token.stamp !== '' ? this.#byeEnd(request, flow, token, direction, nowMs) : undefined
     const context = this.#open(server, request, nowMs, { onFinal })
     if (request.method === 'INVITE') this.#o.layer.respond(server, makeResponse(request, 100, 'Trying'), nowMs)
     context.groups = [[target]]
@@ -345,7 +361,12 @@ export class Proxy {
 
   // ── Branches ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #open(server: ServerId, request: SipRequest, nowMs: number, extra: Partial<Pick<Context, 'call' | 'recordRoute' | 'onFinal'>>): Context {
+  #open(
+    server: ServerId,
+    request: SipRequest,
+    nowMs: number,
+    extra: Partial<Pick<Context, 'call' | 'recordRoute' | 'onFinal'>>,
+  ): Context {
     const context: Context = {
       server,
       request,
@@ -394,11 +415,20 @@ export class Proxy {
     context.branches.set(client, branch)
     context.clients.push(client)
     // A later way gets three quarters, so that two of them are over, and the caller answered, within twice the silence.
-    this.#timers.set(`silence:${client}`, nowMs + (ways.length === target.ways.length ? this.#o.silenceMs : 0.75 * this.#o.silenceMs))
+    this.#timers.set(
+      `silence:${client}`,
+      nowMs + (ways.length === target.ways.length ? this.#o.silenceMs : 0.75 * this.#o.silenceMs),
+    )
   }
 
   /** The request as it goes out on one way (§16.6): target, Max-Forwards, Record-Route, Path, hop header. The layer adds the Via. */
-  #prepare(request: SipRequest, target: Target, way: Way, recordRoute: Context['recordRoute'], nowMs: number): SipRequest | undefined {
+  #prepare(
+    request: SipRequest,
+    target: Target,
+    way: Way,
+    recordRoute: Context['recordRoute'],
+    nowMs: number,
+  ): SipRequest | undefined {
     const out = request.copy()
     const { headers } = out
     if (target.uri !== undefined) out.uri = target.uri
@@ -419,7 +449,11 @@ export class Proxy {
     branch.heard = true
     this.#timers.clear(`silence:${branch.client}`)
     if (status >= 200) this.#timers.clear(`timerC:${branch.client}`)
-    else if (branch.context.request.method === 'INVITE' && !branch.abandoned && (status > 100 || !this.#timers.has(`timerC:${branch.client}`)))
+    else if (
+      branch.context.request.method === 'INVITE' &&
+      !branch.abandoned &&
+      (status > 100 || !this.#timers.has(`timerC:${branch.client}`))
+    )
       this.#timers.set(`timerC:${branch.client}`, nowMs + this.#o.timerCMs)
   }
 
@@ -547,15 +581,18 @@ export class Proxy {
     context.legs.set(leg, 'held')
     this.#answered(context, nowMs)
     this.#o.metrics.calls.answered.inc()
-    this.#journal(cdrPart(call, this.#o.self, 'start', nowMs, { leg, answerMs: nowMs, status: response.status }), (went, laterMs) => {
-      context.legs.set(leg, 'passed')
-      if (!went) {
-        this.#o.layer.respond(context.server, this.#final(context.request, 503), laterMs)
-        return
-      }
-      this.#o.layer.respond(context.server, response, laterMs)
-      this.#confirm(call, leg, nowMs, laterMs)
-    })
+    this.#journal(
+      cdrPart(call, this.#o.self, 'start', nowMs, { leg, answerMs: nowMs, status: response.status }),
+      (went, laterMs) => {
+        context.legs.set(leg, 'passed')
+        if (!went) {
+          this.#o.layer.respond(context.server, this.#final(context.request, 503), laterMs)
+          return
+        }
+        this.#o.layer.respond(context.server, response, laterMs)
+        this.#confirm(call, leg, nowMs, laterMs)
+      },
+    )
   }
 
   #answered(context: Context, nowMs: number): void {
@@ -564,7 +601,13 @@ export class Proxy {
   }
 
   /** What a BYE's final response writes: a 2xx or 481, or none from the far end, ends the call; another answer does not (DESIGN "CDRs"). */
-  #byeEnd(request: SipRequest, flow: Flow, token: CallToken, direction: Direction, arrivedMs: number): NonNullable<Context['onFinal']> {
+  #byeEnd(
+    request: SipRequest,
+    flow: Flow,
+    token: CallToken,
+    direction: Direction,
+    arrivedMs: number,
+  ): NonNullable<Context['onFinal']> {
     const fromCaller = direction === 'from-caller'
     const callerTag = fromCaller ? request.fromTag : request.toTag
     const leg = fromCaller ? request.toTag : request.fromTag
@@ -636,7 +679,9 @@ export class Proxy {
     if (flow.transport !== 'udp' || nat) return leg
     const recorded = request.headers.values('Record-Route')[0]
     const named = literalAddress((recorded ?? request.headers.get('Contact') ?? '').replace(/^[^<]*<|>.*$/g, ''))
-    return named !== undefined && named.transport === 'udp' && named.address === flow.remoteAddress ? { ...leg, port: named.port } : leg
+    return named !== undefined && named.transport === 'udp' && named.address === flow.remoteAddress
+      ? { ...leg, port: named.port }
+      : leg
   }
 
   #writeEarly(server: ServerId, nowMs: number): void {

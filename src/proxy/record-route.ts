@@ -1,5 +1,5 @@
-import type { SipRequest } from '../sip/message.ts'
 import type { TransportName } from '../sip/flow.ts'
+import type { SipRequest } from '../sip/message.ts'
 import { parseNameAddr, parseUri, type SipUri } from '../sip/uri.ts'
 
 /** Knows our own Record-Route URIs, of this node and of every other node of the cluster: any of them may be asked with any of them. */
@@ -9,18 +9,27 @@ export class OwnRoutes {
   readonly #self: { host: string; port: number }
 
   /** @param style `address` writes this node's address, `name` its name in our own zone (whose SRV set lists the node, its siblings, other regions). */
-  constructor(nodes: readonly { name: string; address: string; sipPort: number }[], selfName: string, origin: string, style: 'address' | 'name') {
+  constructor(
+    nodes: readonly { name: string; address: string; sipPort: number }[],
+    selfName: string,
+    origin: string,
+    style: 'address' | 'name',
+  ) {
     for (const node of nodes) {
       this.#hosts.add(`${hostText(node.address)}:${node.sipPort}`)
       this.#hosts.add(`${node.name}.${origin}`)
       this.#hosts.add(`${node.name}.${origin}:${node.sipPort}`)
     }
     const self = nodes.find((n) => n.name === selfName)!
-    this.#self = style === 'name' ? { host: `${selfName}.${origin}`, port: 0 } : { host: hostText(self.address), port: self.sipPort }
+    this.#self =
+      style === 'name' ? { host: `${selfName}.${origin}`, port: 0 } : { host: hostText(self.address), port: self.sipPort }
   }
 
   has(uri: SipUri): boolean {
-    return this.#hosts.has(uri.port === undefined ? uri.host : `${uri.host}:${uri.port}`) || (uri.port === undefined && this.#hosts.has(`${uri.host}:5060`))
+    return (
+      this.#hosts.has(uri.port === undefined ? uri.host : `${uri.host}:${uri.port}`) ||
+      (uri.port === undefined && this.#hosts.has(`${uri.host}:5060`))
+    )
   }
 
   /** The Record-Route value of this node for one branch. */

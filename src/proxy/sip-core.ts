@@ -14,7 +14,7 @@ import { canonicalAor, parseUri, type SipUri } from '../sip/uri.ts'
 import { type ServerId, TransactionLayer, type TransactionOutput } from '../transaction/layer.ts'
 import { checkHop, HOP_HEADER } from './hop.ts'
 import { legOfFlow } from './leg.ts'
-import { type DialogStore, Proxy } from './proxy.ts'
+import { type DialogStore, StatefulProxy } from './proxy.ts'
 import type { OwnRoutes } from './record-route.ts'
 import { literalAddress, type Neighbourhood, type Target, targetsOf, waysTo } from './target-set.ts'
 
@@ -74,7 +74,7 @@ export class SipCore {
   readonly #o: SipCoreOptions
   readonly #layer: TransactionLayer
   readonly #registrar: Registrar
-  readonly #proxy: Proxy
+  readonly #proxy: StatefulProxy
   readonly #trusted = new BlockList()
   readonly #trustedCache = new Map<string, boolean>()
   #outputs: SipOutput[] = []
@@ -94,7 +94,7 @@ export class SipCore {
       maxTransactions: options.maxTransactions,
     })
     this.#registrar = new Registrar({ ...options.registrar, domains: options.domains, store: options.bindings })
-    this.#proxy = new Proxy({
+    this.#proxy = new StatefulProxy({
       self: options.self,
       layer: this.#layer,
       hood: options.hood,
@@ -204,7 +204,12 @@ export class SipCore {
     }
     // RFC 3261 §16.3 item 3
     const maxForwards = request.headers.get('Max-Forwards')
-    if (maxForwards !== undefined && Number(maxForwards) <= 0 && method !== 'ACK' && !(method === 'OPTIONS' && this.#isForUs(request))) {
+    if (
+      maxForwards !== undefined &&
+      Number(maxForwards) <= 0 &&
+      method !== 'ACK' &&
+      !(method === 'OPTIONS' && this.#isForUs(request))
+    ) {
       this.#respond(id, makeResponse(request, 483, undefined, serverTag(request)), nowMs)
       return
     }
@@ -255,7 +260,8 @@ export class SipCore {
       return
     }
     const { token, direction } = authorized
-    if (request.method === 'ACK') this.#proxy.forwardAck(request, direction === 'from-caller' ? token.calleeLeg : token.callerLeg, false, nowMs)
+    if (request.method === 'ACK')
+      this.#proxy.forwardAck(request, direction === 'from-caller' ? token.calleeLeg : token.callerLeg, false, nowMs)
     else this.#proxy.forwardInDialog(id, request, flow, token, direction, nowMs)
   }
 
@@ -288,7 +294,15 @@ export class SipCore {
     }
     const billing = account ?? this.#sourceName(flow)
     const refuse = (status: number, reason: string): void =>
-      this.#proxy.refuseInitial(id, request, flow, makeResponse(request, status, undefined, serverTag(request)), billing, reason, nowMs)
+      this.#proxy.refuseInitial(
+        id,
+        request,
+        flow,
+        makeResponse(request, status, undefined, serverTag(request)),
+        billing,
+        reason,
+        nowMs,
+      )
 
     if (request.method === 'INVITE' && !this.#o.admitCalls()) {
       const response = makeResponse(request, 503, undefined, serverTag(request))
@@ -318,7 +332,8 @@ export class SipCore {
   #locate(request: SipRequest, uri: SipUri, nowMs: number): Target[][] | number {
     const destination = this.#o.destinations.find(
       ({ match }) =>
-        (match.domain === undefined || match.domain === uri.host) && (match.prefix === undefined || (uri.user ?? '').startsWith(match.prefix)),
+        (match.domain === undefined || match.domain === uri.host) &&
+        (match.prefix === undefined || (uri.user ?? '').startsWith(match.prefix)),
     )
     if (!this.#isOurHost(uri)) {
       if (destination?.match.domain === undefined) return 403
@@ -345,7 +360,13 @@ export class SipCore {
   #literalTarget(requestUri: string | undefined, uri: string): Target | undefined {
     const address = literalAddress(uri)
     if (address === undefined) return undefined
-    const flow: Flow = { transport: address.transport, localAddress: '', localPort: 0, remoteAddress: address.address, remotePort: address.port }
+    const flow: Flow = {
+      transport: address.transport,
+      localAddress: '',
+      localPort: 0,
+      remoteAddress: address.address,
+      remotePort: address.port,
+    }
     const leg = legOfFlow(flow, this.#o.self.node, this.#o.self.incarnation, false)
     return { uri: requestUri, leg, ways: waysTo(leg, this.#o.hood), path: [] }
   }
@@ -353,7 +374,12 @@ export class SipCore {
   // ── Who may ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The authenticated user; or undefined, and then the challenge or refusal has been sent. */
-  #authenticate(id: ServerId, request: SipRequest, header: 'Authorization' | 'Proxy-Authorization', nowMs: number): string | undefined {
+  #authenticate(
+    id: ServerId,
+    request: SipRequest,
+    header: 'Authorization' | 'Proxy-Authorization',
+    nowMs: number,
+  ): string | undefined {
     const { realm } = this.#o
     let stale = false
     for (const line of request.headers.lines(header)) {
@@ -421,7 +447,10 @@ export class SipCore {
   }
 
   #respond(id: ServerId, response: SipResponse, nowMs: number): void {
-    this.#o.metrics.sip.responses.inc({ method: methodLabel(response.cseq.method), class: `${Math.floor(response.status / 100)}xx` })
+    this.#o.metrics.sip.responses.inc({
+      method: methodLabel(response.cseq.method),
+      class: `${Math.floor(response.status / 100)}xx`,
+    })
     this.#layer.respond(id, response, nowMs)
   }
 }
@@ -432,7 +461,11 @@ export const methodLabel = (method: string): string => (METHODS.has(method) ? me
 
 /** What replicated entries and CDRs hold of a request is bounded; a request that goes past it is refused before anything depends on it. */
 const isTooLong = (r: SipRequest): boolean =>
-  r.callId.length > ENTRY_LIMITS.callId || r.fromTag.length > ENTRY_LIMITS.tag || r.uri.length > ENTRY_LIMITS.aor || r.from.uri.length > ENTRY_LIMITS.aor || r.to.uri.length > ENTRY_LIMITS.aor
+  r.callId.length > ENTRY_LIMITS.callId ||
+  r.fromTag.length > ENTRY_LIMITS.tag ||
+  r.uri.length > ENTRY_LIMITS.aor ||
+  r.from.uri.length > ENTRY_LIMITS.aor ||
+  r.to.uri.length > ENTRY_LIMITS.aor
 
 /** The dialled user at the destination's host. */
 function rehosted(requestUri: string, destinationUri: string): string | undefined {

@@ -63,14 +63,26 @@ function edgeWay(node: string, hood: Neighbourhood): Way | undefined {
   const address = hood.nodeAddress(node)
   const local = address && hood.local('udp', address.address)
   if (address === undefined || local === undefined) return undefined
-  const flow: Flow = { transport: 'udp', localAddress: local.address, localPort: local.port, remoteAddress: address.address, remotePort: address.port }
+  const flow: Flow = {
+    transport: 'udp',
+    localAddress: local.address,
+    localPort: local.port,
+    remoteAddress: address.address,
+    remotePort: address.port,
+  }
   return { kind: 'edge', flow, node }
 }
 
 function flowTo(leg: Leg, hood: Neighbourhood): Flow | undefined {
   const local = hood.local(leg.transport, leg.address)
   if (local === undefined) return undefined
-  const flow: Flow = { transport: leg.transport, localAddress: local.address, localPort: local.port, remoteAddress: leg.address, remotePort: leg.port }
+  const flow: Flow = {
+    transport: leg.transport,
+    localAddress: local.address,
+    localPort: local.port,
+    remoteAddress: leg.address,
+    remotePort: leg.port,
+  }
   return leg.connectionId < 0 ? flow : { ...flow, connectionId: leg.connectionId }
 }
 

@@ -68,7 +68,8 @@ export function checkToken(text: string, callId: string, fromTag: string, toTag:
   const startMs = input.uint()
   const callerLeg = readLeg(input)
   const calleeLeg = readLeg(input)
-  if (input.failed || !input.done || callerLeg === undefined || calleeLeg === undefined) return { ok: false, code: 'TOKEN_MALFORMED' }
+  if (input.failed || !input.done || callerLeg === undefined || calleeLeg === undefined)
+    return { ok: false, code: 'TOKEN_MALFORMED' }
   return { ok: true, token: { stamp, startMs, callerLeg, calleeLeg }, direction }
 }
 

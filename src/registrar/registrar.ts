@@ -48,7 +48,9 @@ interface WantedContact {
 }
 
 /** What a request asks for once it has been read: a value or the status to refuse it with. */
-type Wanted = { ok: true; contacts: WantedContact[]; star: boolean } | { ok: false; status: number; reason?: string; minExpires?: boolean }
+type Wanted =
+  | { ok: true; contacts: WantedContact[]; star: boolean }
+  | { ok: false; status: number; reason?: string; minExpires?: boolean }
 
 const MAX_URI_CHARS = 512
 
@@ -95,7 +97,10 @@ export class Registrar {
       // Step 6: the CSeq rule holds for every binding of the same Call-ID; the rest goes whatever it is.
       const verdict = this.#o.store.admit({ aor, key: '', callId, cseq, lenient }, nowMs)
       if (verdict.kind === 'refuse') return refuse(request, verdict.status, verdict.why, verdict.retryAfterS)
-      this.#o.store.write({ ...common, op: 'clear', key: '', reset: false, expiresAtMs: 0, contact: '', contactParams: '', q: 0 }, nowMs)
+      this.#o.store.write(
+        { ...common, op: 'clear', key: '', reset: false, expiresAtMs: 0, contact: '', contactParams: '', q: 0 },
+        nowMs,
+      )
       return this.#accept(request, aor, 'removed', nowMs)
     }
 
@@ -119,7 +124,8 @@ export class Registrar {
       writes.push(write)
     }
     for (const write of writes) this.#o.store.write(write, nowMs)
-    const outcome = wanted.contacts.length === 0 ? 'fetched' : wanted.contacts.every((c) => c.expiresS === 0) ? 'removed' : 'registered'
+    const outcome =
+      wanted.contacts.length === 0 ? 'fetched' : wanted.contacts.every((c) => c.expiresS === 0) ? 'removed' : 'registered'
     return this.#accept(request, aor, outcome, nowMs)
   }
 
@@ -128,7 +134,8 @@ export class Registrar {
     const values = request.headers.values('Contact')
     const expiresHeader = request.headers.get('Expires')
     if (values.includes('*')) {
-      if (values.length !== 1 || expiresHeader === undefined || deltaSeconds(expiresHeader) !== 0) return { ok: false, status: 400, reason: 'Contact * wants Expires: 0 and nothing else' }
+      if (values.length !== 1 || expiresHeader === undefined || deltaSeconds(expiresHeader) !== 0)
+        return { ok: false, status: 400, reason: 'Contact * wants Expires: 0 and nothing else' }
       return { ok: true, contacts: [], star: true }
     }
     if (values.length > this.#o.maxContactsPerAor) return { ok: false, status: 403, reason: 'Too many contacts' }
@@ -136,7 +143,8 @@ export class Registrar {
     const keys = new Set<string>()
     for (const value of values) {
       const parsed = parseNameAddr(value)
-      if (!parsed.ok || parsed.value.uri.length > MAX_URI_CHARS || value.length > 2 * MAX_URI_CHARS) return { ok: false, status: 400, reason: 'Bad Contact' }
+      if (!parsed.ok || parsed.value.uri.length > MAX_URI_CHARS || value.length > 2 * MAX_URI_CHARS)
+        return { ok: false, status: 400, reason: 'Bad Contact' }
       const key = bindingKey(parsed.value)
       if (key === undefined) return { ok: false, status: 400, reason: 'Bad Contact' }
       // The same binding twice in one request: which one holds is anybody's guess, so neither does.
@@ -175,7 +183,8 @@ export class Registrar {
 export function bindingKey(contact: NameAddr): string | undefined {
   const instance = contact.params.get('+sip.instance')
   const regId = contact.params.get('reg-id')
-  if (instance !== undefined && instance !== '' && regId !== undefined && /^[1-9]\d{0,9}$/.test(regId)) return `${instance.toLowerCase()};${regId}`
+  if (instance !== undefined && instance !== '' && regId !== undefined && /^[1-9]\d{0,9}$/.test(regId))
+    return `${instance.toLowerCase()};${regId}`
   const canonical = canonicalContact(contact.uri)
   return canonical.ok ? canonical.value : undefined
 }
@@ -185,7 +194,12 @@ function keptParams(contact: NameAddr): string {
   let text = ''
   for (const [name, value] of contact.params) {
     if (name === 'q' || name === 'expires') continue
-    text += value === '' ? `;${name}` : /^[\w.!%*+`'~-]+$/.test(value) ? `;${name}=${value}` : `;${name}="${value.replace(/["\\]/g, '\\$&')}"`
+    text +=
+      value === ''
+        ? `;${name}`
+        : /^[\w.!%*+`'~-]+$/.test(value)
+          ? `;${name}=${value}`
+          : `;${name}="${value.replace(/["\\]/g, '\\$&')}"`
   }
   return text
 }

@@ -27,7 +27,10 @@ Content-Length: 0
   )
 }
 
-const invite = (user: string, o: { branch?: string; callId?: string; tag?: string; headers?: string; via?: string } = {}): string => `INVITE sip:${user}@example.net SIP/2.0
+const invite = (
+  user: string,
+  o: { branch?: string; callId?: string; tag?: string; headers?: string; via?: string } = {},
+): string => `INVITE sip:${user}@example.net SIP/2.0
 Via: SIP/2.0/UDP ${o.via ?? CALLER};branch=${o.branch ?? 'z9hG4bKinv1'}
 Max-Forwards: 70
 From: <sip:alice@example.net>;tag=${o.tag ?? 'a1'}
@@ -62,7 +65,11 @@ function caller(world: World): SipMessage[] {
 }
 const statuses = (messages: readonly SipMessage[]): number[] => messages.flatMap((m) => (m.kind === 'response' ? [m.status] : []))
 
-function inDialog(method: string, answer: SipResponse, o: { cseq?: number; routes?: string[]; branch?: string; callId?: string } = {}): string {
+function inDialog(
+  method: string,
+  answer: SipResponse,
+  o: { cseq?: number; routes?: string[]; branch?: string; callId?: string } = {},
+): string {
   const routes = o.routes ?? answer.headers.values('Record-Route').reverse()
   return `${method} ${answer.headers.get('Contact')!.replace(/[<>]/g, '')} SIP/2.0
 Via: SIP/2.0/UDP ${CALLER};branch=${o.branch ?? `z9hG4bK${method}${o.cseq ?? 2}`}
@@ -91,11 +98,17 @@ t.test('a call through one node: 100, 180, 200, ACK, BYE, and three parts of one
   world.send(CALLER, 'us-east-1', inDialog('ACK', ok, { cseq: 1 }))
   world.advance(1000)
   world.send(CALLER, 'us-east-1', inDialog('BYE', ok))
-  t.same(got.map((r) => r.method), ['INVITE', 'ACK', 'BYE'])
+  t.same(
+    got.map((r) => r.method),
+    ['INVITE', 'ACK', 'BYE'],
+  )
   t.equal(got[0]!.headers.get('Max-Forwards'), '69')
   t.equal(statuses(answers).at(-1), 200)
   const parts = world.nodes.get('us-east-1')!.journal
-  t.same(parts.map((p) => p.part), ['attempt', 'start', 'end'])
+  t.same(
+    parts.map((p) => p.part),
+    ['attempt', 'start', 'end'],
+  )
   t.equal(new Set(parts.map((p) => p.id)).size, 1)
   t.equal(parts[2]!.atMs, startMs + 1000)
   t.equal(parts[2]!.hungUpBy, 'caller')
@@ -114,7 +127,10 @@ t.test('the 2xx waits until the start is durable, and losers of the fork are can
   world.journalAnswers = false
   world.send(CALLER, 'us-east-1', invite('bob'))
   t.notOk(statuses(answers).includes(200), 'held')
-  t.ok(loser.some((r) => r.method === 'CANCEL'), 'the other phone stops ringing at once')
+  t.ok(
+    loser.some((r) => r.method === 'CANCEL'),
+    'the other phone stops ringing at once',
+  )
   world.advance(600)
   world.release()
   t.equal(statuses(answers).filter((s) => s === 200).length, 1)
@@ -138,11 +154,18 @@ t.test('nobody, unknown, foreign: 480, 404, 403, each with a CDR', async (t) => 
   const world = new World(NODES, { users: { carol: 'x' } })
   const answers = caller(world)
   const send = (user: string, n: number, host = 'example.net') =>
-    world.send(CALLER, 'us-east-1', invite(user, { branch: `z9hG4bK${n}`, callId: `c${n}` }).replace(`sip:${user}@example.net SIP`, `sip:${user}@${host} SIP`))
+    world.send(
+      CALLER,
+      'us-east-1',
+      invite(user, { branch: `z9hG4bK${n}`, callId: `c${n}` }).replace(`sip:${user}@example.net SIP`, `sip:${user}@${host} SIP`),
+    )
   send('carol', 1)
   send('nobody', 2)
   send('x', 3, 'elsewhere.example')
-  t.same(statuses(answers).filter((s) => s > 100), [480, 404, 403])
+  t.same(
+    statuses(answers).filter((s) => s > 100),
+    [480, 404, 403],
+  )
   t.equal(world.nodes.get('us-east-1')!.journal.filter((p) => p.part === 'end').length, 3)
 })
 
@@ -176,7 +199,13 @@ t.test('CANCEL of a target that never spoke does not keep the caller waiting', a
   phone(world, '127.0.0.1:6070', () => [])
   const answers = caller(world)
   world.send(CALLER, 'us-east-1', invite('bob'))
-  world.send(CALLER, 'us-east-1', invite('bob').replace(/^INVITE/, 'CANCEL').replace('1 INVITE', '1 CANCEL'))
+  world.send(
+    CALLER,
+    'us-east-1',
+    invite('bob')
+      .replace(/^INVITE/, 'CANCEL')
+      .replace('1 INVITE', '1 CANCEL'),
+  )
   t.same(statuses(answers).slice(-2).sort(), [200, 487])
 })
 
@@ -194,7 +223,10 @@ t.test('a call to a binding whose edge is another node goes by that edge, and bo
   t.equal(routes[0]!.split('tk=')[1], routes[1]!.split('tk=')[1])
   t.notOk(got[0]!.headers.has('Antipode-Hop'), 'the phone never sees the hop')
   t.same(world.nodes.get('us-east-1')!.journal, [], 'the edge writes no CDR')
-  t.same(world.nodes.get('eu-west-1')!.journal.map((p) => p.part), ['attempt', 'start'])
+  t.same(
+    world.nodes.get('eu-west-1')!.journal.map((p) => p.part),
+    ['attempt', 'start'],
+  )
 })
 
 t.test('the ingress dies in the call: the BYE through its sibling, or another region, ends it with the same id', async (t) => {
@@ -214,7 +246,10 @@ t.test('the ingress dies in the call: the BYE through its sibling, or another re
       t.equal(statuses(answers).at(-1), 200, `${edge} → ${survivor}`)
       t.equal(got.at(-1)!.method, 'BYE')
       const end = world.nodes.get(survivor)!.journal
-      t.same(end.map((p) => p.part), ['end'])
+      t.same(
+        end.map((p) => p.part),
+        ['end'],
+      )
       t.equal(end[0]!.id, world.nodes.get('us-east-1')!.journal[0]!.id)
       t.ok(end[0]!.startMs > 0)
     }
@@ -281,7 +316,11 @@ t.test('a token carries its own call only, and nothing in-dialog passes without 
   t.equal(got.length, before, 'the phone saw none of it')
   // A valid token with a stranger as Request-URI still goes to the token's leg.
   const stray = phone(world, '127.0.0.1:9999', normal)
-  world.send(CALLER, 'us-east-1', inDialog('BYE', ok, { branch: 'z9hG4bKx4' }).replace(/^BYE \S+/, 'BYE sip:stranger@127.0.0.1:9999'))
+  world.send(
+    CALLER,
+    'us-east-1',
+    inDialog('BYE', ok, { branch: 'z9hG4bKx4' }).replace(/^BYE \S+/, 'BYE sip:stranger@127.0.0.1:9999'),
+  )
   t.equal(stray.length, 0)
   t.equal(got.at(-1)!.method, 'BYE')
 })
@@ -328,7 +367,10 @@ t.test('the callee hangs up through its own edge', async (t) => {
     `BYE sip:alice@${CALLER} SIP/2.0
 Via: SIP/2.0/UDP 127.0.0.1:6070;branch=z9hG4bKcalleebye
 Max-Forwards: 70
-${inv.headers.values('Record-Route').map((r) => `Route: ${r}\n`).join('')}From: ${ok.headers.get('To')}
+${inv.headers
+  .values('Record-Route')
+  .map((r) => `Route: ${r}\n`)
+  .join('')}From: ${ok.headers.get('To')}
 To: ${ok.headers.get('From')}
 Call-ID: call-1
 CSeq: 1 BYE

@@ -47,7 +47,10 @@ export class World {
   readonly #queue: { from: string; to: string; bytes: Buffer }[] = []
   readonly #hlc = new HlcClock(500)
 
-  constructor(names: readonly string[], options: { destinations?: Destination[]; trusted?: string[]; users?: Record<string, string> } = {}) {
+  constructor(
+    names: readonly string[],
+    options: { destinations?: Destination[]; trusted?: string[]; users?: Record<string, string> } = {},
+  ) {
     const list = names.map((name, i) => ({ name, address: `127.0.1.${i + 1}`, sipPort: 5060 }))
     for (const { name, address } of list) {
       const self: NodeIdentity = { region: name.replace(/-\d+$/, ''), node: name, incarnation: 2 ** 32 + 7 }
@@ -113,7 +116,11 @@ export class World {
 
   /** Sends text (LF line ends) from an agent. */
   send(from: string, to: string, text: string): void {
-    this.#queue.push({ from, to: to.includes(':') ? to : `${this.nodes.get(to)!.address}:5060`, bytes: Buffer.from(text.replace(/\r?\n/g, '\r\n'), 'latin1') })
+    this.#queue.push({
+      from,
+      to: to.includes(':') ? to : `${this.nodes.get(to)!.address}:5060`,
+      bytes: Buffer.from(text.replace(/\r?\n/g, '\r\n'), 'latin1'),
+    })
     this.run()
   }
 
@@ -125,14 +132,21 @@ export class World {
       const item = this.#queue.shift()
       if (item === undefined) return
       const parsed = parseMessage(item.bytes)
-      if (!parsed.ok) throw new Error(`unparsable on the wire: ${parsed.fault.code} ${parsed.fault.detail}\n${item.bytes.toString('latin1')}`)
+      if (!parsed.ok)
+        throw new Error(`unparsable on the wire: ${parsed.fault.code} ${parsed.fault.detail}\n${item.bytes.toString('latin1')}`)
       const message = parsed.value
       const wrong = checkMessage(message)
       if (wrong !== undefined) throw new Error(`malformed on the wire: ${wrong.code} ${wrong.detail}`)
       this.wire.push({ from: item.from, to: item.to, message, text: item.bytes.toString('latin1') })
       const [address, port] = item.from.split(':') as [string, string]
       const [toAddress, toPort] = item.to.split(':') as [string, string]
-      const flow: Flow = { transport: 'udp', localAddress: toAddress, localPort: Number(toPort), remoteAddress: address, remotePort: Number(port) }
+      const flow: Flow = {
+        transport: 'udp',
+        localAddress: toAddress,
+        localPort: Number(toPort),
+        remoteAddress: address,
+        remotePort: Number(port),
+      }
       const node = [...this.nodes].find(([, n]) => `${n.address}:5060` === item.to)
       if (node !== undefined) {
         if (!this.killed.has(node[0])) node[1].core.handleMessage(message, flow, this.nowMs)
@@ -155,7 +169,8 @@ export class World {
 
   /** Answers the journal appends that wait. */
   release(went = true): void {
-    for (const node of this.nodes.values()) for (const { ticket } of node.held.splice(0)) node.core.handleJournaled(ticket, went, this.nowMs)
+    for (const node of this.nodes.values())
+      for (const { ticket } of node.held.splice(0)) node.core.handleJournaled(ticket, went, this.nowMs)
     this.run()
   }
 
@@ -165,7 +180,11 @@ export class World {
     for (let outputs = node.core.takeOutputs(); outputs.length > 0; outputs = node.core.takeOutputs()) {
       for (const output of outputs) {
         if (output.kind === 'send') {
-          this.#queue.push({ from: `${node.address}:5060`, to: `${output.flow.remoteAddress}:${output.flow.remotePort}`, bytes: output.bytes })
+          this.#queue.push({
+            from: `${node.address}:5060`,
+            to: `${output.flow.remoteAddress}:${output.flow.remotePort}`,
+            bytes: output.bytes,
+          })
         } else {
           node.journal.push(output.part)
           if (output.ticket === 0) continue

@@ -69,7 +69,11 @@ t.test('expiry: the parameter beats the header, the default fills in, the maximu
   t.match(contacts(register('Contact: <sip:a@192.0.2.1>;expires=120\nExpires: 600\n')), [/expires=120$/])
   t.match(contacts(register('Contact: <sip:a@192.0.2.1>\n', { cseq: 2 })), [/expires=3600$/])
   t.match(contacts(register('Contact: <sip:a@192.0.2.1>;expires=999999\n', { cseq: 3 })), [/expires=7200$/])
-  t.match(contacts(register('Contact: <sip:a@192.0.2.1>;expires=99999999999999999999999\n', { cseq: 4 })), [/expires=3600$/], 'too many digits is malformed')
+  t.match(
+    contacts(register('Contact: <sip:a@192.0.2.1>;expires=99999999999999999999999\n', { cseq: 4 })),
+    [/expires=3600$/],
+    'too many digits is malformed',
+  )
   const brief = register('Contact: <sip:a@192.0.2.1>;expires=59\n', { cseq: 5 })
   t.equal(brief.status, 423)
   t.equal(brief.headers.get('Min-Expires'), '60')
@@ -105,19 +109,22 @@ t.test('CSeq: a lower or equal one of the same Call-ID is refused, of another Ca
   t.equal(contacts(register('', { cseq: 7 })).length, 0)
 })
 
-t.test('a phone that rebooted with the same Call-ID and CSeq 1 over a removed binding: Retry-After first, then taken', async (t) => {
-  const { register, world } = setup()
-  register('Contact: <sip:a@192.0.2.1>\n', { cseq: 9 })
-  world.nowMs += 70_000
-  register('Contact: <sip:a@192.0.2.1>;expires=0\n', { cseq: 10 })
-  world.nowMs += 1000
-  const early = register('Contact: <sip:a@192.0.2.1>\n', { cseq: 1 })
-  t.equal(early.status, 500)
-  t.ok(Number(early.headers.get('Retry-After')) >= 1)
-  world.nowMs += 5000
-  t.equal(register('Contact: <sip:a@192.0.2.1>\n', { cseq: 1 }).status, 200)
-  t.equal(contacts(register('', { cseq: 2 })).length, 1)
-})
+t.test(
+  'a phone that rebooted with the same Call-ID and CSeq 1 over a removed binding: Retry-After first, then taken',
+  async (t) => {
+    const { register, world } = setup()
+    register('Contact: <sip:a@192.0.2.1>\n', { cseq: 9 })
+    world.nowMs += 70_000
+    register('Contact: <sip:a@192.0.2.1>;expires=0\n', { cseq: 10 })
+    world.nowMs += 1000
+    const early = register('Contact: <sip:a@192.0.2.1>\n', { cseq: 1 })
+    t.equal(early.status, 500)
+    t.ok(Number(early.headers.get('Retry-After')) >= 1)
+    world.nowMs += 5000
+    t.equal(register('Contact: <sip:a@192.0.2.1>\n', { cseq: 1 }).status, 200)
+    t.equal(contacts(register('', { cseq: 2 })).length, 1)
+  },
+)
 
 t.test('strangers, other domains, other people’s addresses and too many contacts are refused', async (t) => {
   const { register } = setup({ maxContactsPerAor: 2 })
