@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Config, NodeAddress, Subscriber } from '../config/schema.ts'
+import type { Config, NodeAddress } from '../config/schema.ts'
 import { bindingFault } from '../crdt/codec.ts'
-import type { BindingFlow } from '../crdt/entry.ts'
 import { ClusterLink, type PeerInfo } from '../crdt/link.ts'
 import { StateCore, type StateOutput } from '../crdt/state.ts'
 import { DnsServer } from '../geo/dns-server.ts'
@@ -30,12 +28,14 @@ import { Driver } from './driver.ts'
 import { nextIncarnation, readIfThere, writeFileDurably } from './node-files.ts'
 import { OwnRoutes } from './proxy/record-route.ts'
 import { methodLabel, SipCore, type SipOutput } from './proxy/sip-core.ts'
+import { Subscribers } from './registrar/subscribers.ts'
 import { NonceReplay } from './sip/digest.ts'
 import { type Flow, flowText, type TransportName } from './sip/flow.ts'
 import type { ParseFault } from './sip/parse.ts'
 import { canonicalAor } from './sip/uri.ts'
 import { Transports } from './transport/transports.ts'
 import { VERSION } from './version.ts'
+import { bindingView, dialogView } from './views.ts'
 
 /** Channels of the cluster link; PROTOCOL.md. */
 const CHANNEL = { state: 1, health: 2, cdr: 3 } as const
@@ -83,6 +83,8 @@ export class Gateway implements AdminTarget {
   readonly #admin: AdminServer
   #journal: CdrJournal | undefined
   #sampler: NodeJS.Timeout | undefined
+  /** Totals of the state core that the metrics have had. */
+  readonly #told = new Map<string, number>()
   #open = false
   #stopping = false
 
@@ -565,33 +567,13 @@ export class Gateway implements AdminTarget {
     const nowMs = this.#clock.nowMs()
     return {
       aor: canonical.value,
-      bindings: this.#state.bindings.lookup(canonical.value, nowMs).map((b) => ({
-        contact: b.contact,
-        edge: { region: b.region, node: b.node, incarnation: b.incarnation },
-        flow: flowText(flowOf(b.flow)),
-        expiresAtMs: b.expiresAtMs,
-        q: b.q / 1000,
-        callId: b.callId,
-        cseq: b.cseq,
-        hlc: b.hlc,
-      })),
+      bindings: this.#state.bindings.lookup(canonical.value, nowMs).map(bindingView),
       explain: this.#state.bindings.explain(canonical.value, nowMs),
     }
   }
 
   dialogs(limit: number): DialogView[] {
-    return this.#state.dialogs.list(this.#clock.nowMs(), { limit }).map((d) => ({
-      id: d.id,
-      callId: d.callId,
-      caller: d.caller,
-      callee: d.callee,
-      phase: d.phase,
-      startMs: d.startMs,
-      answerMs: d.answerMs,
-      endMs: d.endMs,
-      region: d.region,
-      node: d.node,
-    }))
+    return this.#state.dialogs.list(this.#clock.nowMs(), { limit }).map(dialogView)
   }
 
   async cdrs(): Promise<CdrPart[]> {
@@ -631,6 +613,14 @@ export class Gateway implements AdminTarget {
     m.calls.active.set(this.#state.dialogs.counts.confirmed)
     m.crdt.entries.set({ kind: 'all' }, summary.entries)
     m.crdt.entries.set({ kind: 'dialog' }, this.#state.dialogs.counts.entries)
+    const counters = this.#state.counters()
+    raise(m.crdt.frames.labels('in'), this.#told, 'framesIn', counters.framesIn)
+    raise(m.crdt.frames.labels('out'), this.#told, 'framesOut', counters.framesOut)
+    raise(m.crdt.frames.labels('relayed'), this.#told, 'framesRelayed', counters.framesRelayed)
+    raise(m.crdt.frameBytes.labels('in'), this.#told, 'frameBytesIn', counters.frameBytesIn)
+    raise(m.crdt.frameBytes.labels('out'), this.#told, 'frameBytesOut', counters.frameBytesOut)
+    raise(m.crdt.digests.labels('equal'), this.#told, 'digestsEqual', counters.digestsEqual)
+    raise(m.crdt.digests.labels('different'), this.#told, 'digestsDifferent', counters.digestsDifferent)
     const { transactions } = this.#sip.counts()
     for (const [kind, count] of Object.entries(transactions)) m.sip.transactions.set({ kind }, count)
     const score = { alive: 1, dead: 0, unknown: -1 }
@@ -647,39 +637,8 @@ export class Gateway implements AdminTarget {
 const endpoint = (address: string, port: number): string =>
   address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 
-function flowOf({ transport, localAddress, localPort, remoteAddress, remotePort, connectionId }: BindingFlow): Flow {
-  const flow = { transport: transport as TransportName, localAddress, localPort, remoteAddress, remotePort }
-  return connectionId < 0 ? flow : { ...flow, connectionId }
-}
-
-/** Subscribers by user name, with HA1 made when it is first asked for. */
-class Subscribers {
-  readonly #byName = new Map<string, Subscriber>()
-  readonly #ha1 = new Map<string, string>()
-  readonly #realm: string
-
-  constructor(subscribers: readonly Subscriber[], realm: string) {
-    this.#realm = realm
-    for (const s of subscribers) this.#byName.set(s.username, s)
-  }
-
-  has(username: string): boolean {
-    return this.#byName.has(username)
-  }
-
-  ha1(username: string, algorithm: string): string | undefined {
-    const subscriber = this.#byName.get(username)
-    if (subscriber === undefined) return undefined
-    const given = algorithm === 'MD5' ? subscriber.ha1?.md5 : subscriber.ha1?.sha256
-    if (given !== undefined || subscriber.password === undefined) return given
-    const key = `${algorithm}:${username}`
-    let made = this.#ha1.get(key)
-    if (made === undefined) {
-      made = createHash(algorithm === 'MD5' ? 'md5' : 'sha256')
-        .update(`${username}:${this.#realm}:${subscriber.password}`)
-        .digest('hex')
-      this.#ha1.set(key, made)
-    }
-    return made
-  }
+/** Brings a counter up to a total that a core has counted by itself. */
+function raise(counter: { inc(by: number): void }, told: Map<string, number>, name: string, total: number): void {
+  counter.inc(total - (told.get(name) ?? 0))
+  told.set(name, total)
 }

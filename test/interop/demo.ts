@@ -69,7 +69,7 @@ export interface SippResult {
   readonly code: number
   readonly successful: number
   readonly failed: number
-  /** What the scenario logged: `answer CALL-ID …` and `bye CALL-ID …`, with ms since the epoch. */
+  /** What the scenario logged: `answer CALL-ID …`, `bye CALL-ID …`, `ended CALL-ID …`, with ms since the epoch. */
   readonly log: { what: string; callId: string; atMs: number }[]
   readonly output: string
 }
@@ -131,7 +131,10 @@ export class Demo {
   /** The command line, as a user types it. */
   async cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
     try {
-      const { stdout, stderr } = await exec(process.execPath, ['src/main.ts', ...args, '--state', this.state], { cwd: root, maxBuffer: 64 << 20 })
+      const { stdout, stderr } = await exec(process.execPath, ['src/main.ts', ...args, '--state', this.state], {
+        cwd: root,
+        maxBuffer: 64 << 20,
+      })
       return { code: 0, stdout, stderr }
     } catch (error) {
       const e = error as { code?: number; stdout?: string; stderr?: string }
@@ -186,10 +189,14 @@ export class Demo {
   /** Starts a SIPp that answers on `port` until the demo stops. */
   uas(scenario: string, port: number, args: readonly string[] = []): ChildProcess {
     const dir = mkdtempSync(join(this.state, 'sipp-'))
-    const p = spawn('sipp', ['-sf', join(scenarios, scenario), '-i', '127.0.0.1', '-p', String(port), '-nostdin', '-l', '100000', ...args], {
-      cwd: dir,
-      stdio: 'ignore',
-    })
+    const p = spawn(
+      'sipp',
+      ['-sf', join(scenarios, scenario), '-i', '127.0.0.1', '-p', String(port), '-nostdin', '-l', '100000', ...args],
+      {
+        cwd: dir,
+        stdio: 'ignore',
+      },
+    )
     this.#background.push(p)
     return p
   }
@@ -211,7 +218,17 @@ export class Demo {
     const host = NODES.includes(to as NodeName) ? `${addressOf(to as NodeName)}:5060` : to
     const count = o.count ?? lines.length
     const args = [host, '-sf', file, '-inf', 'lines.csv', '-m', String(count), '-r', String(o.rate ?? 100), '-l', '100000']
-    args.push('-i', '127.0.0.1', '-p', String(o.port ?? 6060), '-nostdin', '-trace_logs', '-trace_err', '-timeout', `${o.timeoutS ?? 60}s`)
+    args.push(
+      '-i',
+      '127.0.0.1',
+      '-p',
+      String(o.port ?? 6060),
+      '-nostdin',
+      '-trace_logs',
+      '-trace_err',
+      '-timeout',
+      `${o.timeoutS ?? 60}s`,
+    )
     if (o.holdMs !== undefined) args.push('-d', String(o.holdMs))
     if (o.callId !== undefined) args.push('-cid_str', o.callId)
     const child = spawn('sipp', [...args, ...(o.args ?? [])], { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] })
@@ -230,13 +247,23 @@ export class Demo {
         if (name.endsWith('_errors.log')) errors = readFileSync(join(dir, name), 'utf8').slice(0, 4000)
         if (!name.endsWith('_logs.log')) continue
         for (const line of readFileSync(join(dir, name), 'latin1').split('\n')) {
-          const m = /^(answer|bye) (\S+) .*?(\d{10})\.(\d{6})/.exec(line)
+          const m = /^(answer|bye|ended) (\S+) .*?(\d{10})\.(\d{6})/.exec(line)
           if (m !== null) log.push({ what: m[1]!, callId: m[2]!, atMs: Number(m[3]) * 1000 + Number(m[4]) / 1000 })
         }
       }
-      const successful = Number(/Successful call\s*\|\s*\d+\s*\|\s*(\d+)/.exec(output.slice(output.lastIndexOf('Successful call') - 200))?.[1] ?? -1)
-      const failed = Number(/Failed call\s*\|\s*\d+\s*\|\s*(\d+)/.exec(output.slice(output.lastIndexOf('Failed call') - 200))?.[1] ?? -1)
-      return { code: (code as number | null) ?? -1, successful, failed, log, output: `sipp ${scenario} → ${to} ended with ${code}\n${errors.slice(0, 1500) || output.slice(-1500)}` }
+      const successful = Number(
+        /Successful call\s*\|\s*\d+\s*\|\s*(\d+)/.exec(output.slice(output.lastIndexOf('Successful call') - 200))?.[1] ?? -1,
+      )
+      const failed = Number(
+        /Failed call\s*\|\s*\d+\s*\|\s*(\d+)/.exec(output.slice(output.lastIndexOf('Failed call') - 200))?.[1] ?? -1,
+      )
+      return {
+        code: (code as number | null) ?? -1,
+        successful,
+        failed,
+        log,
+        output: `sipp ${scenario} → ${to} ended with ${code}\n${errors.slice(0, 1500) || output.slice(-1500)}`,
+      }
     })
     return { done }
   }
