@@ -1,14 +1,14 @@
 import { relative } from 'node:path'
 import { examplesDirectory } from './demo.ts'
 import type { DemoPlan } from './demo-plan.ts'
+import { commandText } from './output.ts'
 
 /** What to try next, with the addresses of this very demo, to be pasted into another terminal. */
 export function nextSteps(plan: DemoPlan, stateDirectory: string): string {
   const node = (name: string) => plan.nodes.find((n) => n.node === name)!
   const [home, away, doomed] = [node('us-east-1'), node('eu-west-2'), node('eu-west-1')]
   const examples = relative(process.cwd(), examplesDirectory()) || '.'
-  const usual = relative(process.cwd(), stateDirectory) === '.antipode'
-  const antipode = (command: string) => `npm run -s antipode -- ${command}${usual ? '' : ` --state ${stateDirectory}`}`
+  const antipode = (command: string) => commandText(command, stateDirectory)
   const scenario = (file: string) => `sipp -sf ${examples}/sipp/${file}`
   const dig = (n: { address: string; dnsPort: number }, question: string) => `dig @${n.address} -p ${n.dnsPort} ${question}`
   // Needs an address for each node.

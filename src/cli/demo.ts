@@ -10,7 +10,7 @@ import { type DemoPlan, PORT_STEP, planDemo } from './demo-plan.ts'
 import { controlPath, type DemoState, readDemo, removeDemo, writeDemo } from './demo-state.ts'
 import { nextSteps } from './demo-text.ts'
 import { EXIT, type ExitCode, usageError } from './exit.ts'
-import { type Output, table } from './output.ts'
+import { commandText, type Output, table } from './output.ts'
 
 const STOP_LIMIT_MS = 12_000
 const READY_LIMIT_MS = 30_000
@@ -29,7 +29,7 @@ export async function runDemo(o: DemoOptions, output: Output): Promise<ExitCode>
   if (other !== undefined) {
     throw new AntipodeError(
       'DEMO_RUNNING',
-      `a demo already runs with the state directory ${o.state} (pid ${other.pid}); stop it, or name another with --state`,
+      `a demo already runs with the state directory ${o.state} (pid ${other.pid}); stop it first: Ctrl-C where it runs, or kill ${other.pid}`,
     )
   }
   const stateDirectory = resolve(o.state)
@@ -140,7 +140,8 @@ class Demo {
     if (this.#stopping) return
     const { node } = child.plan
     this.#publish()
-    this.#o.output.note(`antipode: ${node} is dead (${how}); \`antipode drill start ${node}\` starts it again`)
+    const again = commandText(`drill start ${node}`, this.#o.stateDirectory)
+    this.#o.output.note(`antipode: ${node} is dead (${how}); \`${again}\` starts it again`)
   }
 
   #state(): DemoState {

@@ -3,7 +3,7 @@ import { AdminClient } from '../admin/client.ts'
 import { AntipodeError } from '../base/errors.ts'
 import { type DemoNode, type DemoState, isRunning, readDemo } from './demo-state.ts'
 import { EXIT, type ExitCode, usageError } from './exit.ts'
-import type { Output } from './output.ts'
+import { commandText, type Output } from './output.ts'
 import { askAll, findTargets, type GlobalOptions, noteSilent, type Target } from './targets.ts'
 
 /**
@@ -102,7 +102,7 @@ export async function kill(name: string, o: GlobalOptions, output: Output): Prom
   }
   process.kill(node.pid, 'SIGKILL')
   for (const until = Date.now() + 5000; isRunning(node.pid) && Date.now() < until; ) await new Promise((r) => setTimeout(r, 10))
-  output.out(`${name} (pid ${node.pid}) is killed; \`antipode drill start ${name}\` starts it again`)
+  output.out(`${name} (pid ${node.pid}) is killed; \`${commandText(`drill start ${name}`, o.state)}\` starts it again`)
   return EXIT.ok
 }
 

@@ -1,3 +1,5 @@
+import { extname, relative } from 'node:path'
+
 /** Where a command writes; tests hand in their own. */
 export interface Output {
   /** Results: standard output. */
@@ -44,3 +46,10 @@ export function duration(ms: number): string {
 
 export const timeText = (ms: number): string => (ms > 0 ? new Date(ms).toISOString() : '-')
 export const megabytes = (bytes: number): string => `${(bytes / 1_048_576).toFixed(0)} MB`
+
+/** By npm in the sources, which brings the Node.js that is needed; by its name where it is installed. */
+const ANTIPODE = extname(import.meta.filename) === '.ts' ? 'npm run -s antipode --' : 'antipode'
+
+/** A command as it can be pasted into a terminal. @param state state directory of the demo, named where it is not the usual one */
+export const commandText = (command: string, state: string): string =>
+  `${ANTIPODE} ${command}${relative(process.cwd(), state) === '.antipode' ? '' : ` --state ${state}`}`

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
+import { basename } from 'node:path'
 import { promisify } from 'node:util'
 
 /** The process that holds a port. */
@@ -44,11 +45,19 @@ function ownerFromProc(address: string, port: number): PortOwner | undefined {
       continue // gone meanwhile, or not ours to look at
     }
     for (const descriptor of descriptors) {
-      if (inodes.has(socketInode(`/proc/${pid}/fd/${descriptor}`)))
-        return { pid: Number(pid), command: lines(`/proc/${pid}/comm`)[0] ?? '?' }
+      if (inodes.has(socketInode(`/proc/${pid}/fd/${descriptor}`))) return { pid: Number(pid), command: programOf(pid) }
     }
   }
   return undefined
+}
+
+/** By its file: what /proc calls `comm` is a thread's name, `MainThread` for every Node.js. */
+function programOf(pid: string): string {
+  try {
+    return basename(readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, ''))
+  } catch {
+    return lines(`/proc/${pid}/comm`)[0] ?? '?'
+  }
 }
 
 /** As /proc/net writes an IPv4 address: hexadecimal, in the byte order of the machine (little-endian on all that Node.js runs on, but s390x). */

@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander'
+import { AntipodeError } from '../base/errors.ts'
 import { VERSION } from '../version.ts'
 import { EXIT, EXIT_HELP, type ExitCode, exitCodeOf, usageError } from './exit.ts'
 import { type Output, standardOutput } from './output.ts'
@@ -9,6 +10,15 @@ const collect = (value: string, before: readonly string[]): string[] => [...befo
 const rows = (value: string): number => {
   if (!/^[1-9]\d{0,5}$/.test(value)) throw usageError(`--limit ${value}: expected a whole number from 1 to 999999`)
   return Number(value)
+}
+
+/** An installed `antipode` is run by whatever `node` is on the PATH, and `engines` in package.json only warns. Commands that run no node get by with less. */
+function needsNode24(): void {
+  if (Number.parseInt(process.versions.node, 10) >= 24) return
+  throw new AntipodeError(
+    'NODE_VERSION',
+    `needs Node.js 24 or newer, and ${process.execPath} is ${process.version}; \`npx antipode\` uses the one that is installed with it`,
+  )
 }
 
 /** The command line. Commands are loaded when they are used: `--help` does not wait for a gateway. */
@@ -48,7 +58,8 @@ export function createProgram(done: (code: ExitCode) => void, output: Output): C
     .addOption(sets())
     .action(
       run(async (o: GlobalOptions & { node?: string; set: string[] }) => {
-        if (o.config.length !== 1) throw usageError('node needs one --config FILE')
+        if (o.config.length !== 1) throw usageError('node needs one --config FILE, and --node NAME where its region has several')
+        needsNode24()
         return (await import('./node.ts')).runNode(o.config[0]!, o)
       }),
     )
@@ -62,7 +73,10 @@ export function createProgram(done: (code: ExitCode) => void, output: Output): C
       'all nodes on this address, each with ports of its own (where only 127.0.0.1 can be bound)',
     )
     .action(
-      run(async (o: GlobalOptions & { set: string[]; baseAddress?: string }) => (await import('./demo.ts')).runDemo(o, output)),
+      run(async (o: GlobalOptions & { set: string[]; baseAddress?: string }) => {
+        needsNode24()
+        return (await import('./demo.ts')).runDemo(o, output)
+      }),
     )
 
   program

@@ -1,6 +1,6 @@
 import type { NodeStatus } from '../admin/target.ts'
 import { EXIT, type ExitCode, usageError } from './exit.ts'
-import { duration, megabytes, type Output, printJson, table, timeText } from './output.ts'
+import { commandText, duration, megabytes, type Output, printJson, table, timeText } from './output.ts'
 import { askAll, findTargets, type GlobalOptions, noteSilent } from './targets.ts'
 
 /** 0: every node answers, is ready and healthy. 1: some node does or is not. */
@@ -31,7 +31,9 @@ export async function status(o: GlobalOptions & { json?: boolean }, output: Outp
     )
     const blocked = answers.filter((a) => a.ok && a.value.drill.blocked.length > 0)
     if (blocked.length > 0)
-      output.out(`\ndrill: ${blocked.map((a) => a.target.node).join(', ')} cut off; heal with \`antipode drill heal\``)
+      output.out(
+        `\ndrill: links are cut at ${blocked.map((a) => a.target.node).join(', ')}; heal them with \`${commandText('drill heal', o.state)}\``,
+      )
     for (const a of answers) if (!a.ok) output.note(`antipode: ${a.target.node}: ${a.error.message}`)
   }
   return answers.every((a) => a.ok && a.value.ready && a.value.healthy) ? EXIT.ok : EXIT.negative
@@ -108,6 +110,7 @@ export async function dialogs(o: GlobalOptions & { json?: boolean; limit: number
   else {
     const rows = list.map((d) => [d.phase, d.caller, d.callee, timeText(d.startMs), timeText(d.answerMs), d.node, d.callId])
     output.out(table(['phase', 'caller', 'callee', 'start', 'answer', 'owner', 'call-id'], rows))
+    output.note(`${list.length} ${list.length === 1 ? 'dialog' : 'dialogs'}`)
   }
   noteSilent(answers, output)
   return EXIT.ok

@@ -3,7 +3,7 @@ import { AdminClient } from '../admin/client.ts'
 import { AntipodeError } from '../base/errors.ts'
 import { readDemo } from './demo-state.ts'
 import { usageError } from './exit.ts'
-import type { Output } from './output.ts'
+import { commandText, type Output } from './output.ts'
 
 /** What every command that asks nodes is given. */
 export interface GlobalOptions {
@@ -42,7 +42,7 @@ export function findTargets(o: GlobalOptions): Target[] {
     const demo = readDemo(o.state)
     if (demo === undefined) {
       throw usageError(
-        `no demo runs with the state directory ${o.state}; start one with \`antipode demo\`, or name --config FILE`,
+        `no demo runs with the state directory ${o.state}; start one with \`${commandText('demo', o.state)}\`, or name --config FILE`,
       )
     }
     for (const n of demo.nodes) add(n.region, { ...n, name: n.node })
