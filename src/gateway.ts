@@ -82,6 +82,8 @@ export class Gateway implements AdminTarget {
   readonly #dns: DnsServer
   readonly #admin: AdminServer
   #journal: CdrJournal | undefined
+  /** The last mirror message of each peer that linked before the journal was open: its QUERY. */
+  readonly #beforeJournal = new Map<string, Uint8Array>()
   #sampler: NodeJS.Timeout | undefined
   /** Totals of the state core that the metrics have had. */
   readonly #told = new Map<string, number>()
@@ -143,7 +145,9 @@ export class Gateway implements AdminTarget {
       metrics: this.#metrics,
       isBlocked,
     })
-    this.#link.on('message', (node, channel, payload) => this.#handlePeerMessage(node, channel, payload))
+    this.#link.on('message', (node, channel, payload) =>
+      this.#guarded(`message on channel ${channel}`, node, () => this.#handlePeerMessage(node, channel, payload)),
+    )
     this.#link.on('up', (peer) => this.#handlePeer(peer, true))
     this.#link.on('down', (peer) => this.#handlePeer(peer, false))
     this.#transports = new Transports({
@@ -153,8 +157,10 @@ export class Gateway implements AdminTarget {
       metrics: this.#metrics,
       onMessage: (message, flow) => {
         this.#received(flow.transport, message.kind === 'request' ? methodLabel(message.method) : 'response').inc()
-        this.#sip.handleMessage(message, flow, this.#clock.nowMs())
-        this.#sipDriver.settle()
+        this.#guarded('SIP message', flowText(flow), () => {
+          this.#sip.handleMessage(message, flow, this.#clock.nowMs())
+          this.#sipDriver.settle()
+        })
       },
       onFault: (fault, flow) => this.#handleFault(fault, flow),
       onSendError: (_flow, _bytes, _error, ref) => {
@@ -198,6 +204,8 @@ export class Gateway implements AdminTarget {
       sendToPeer: (node, payload) => this.#link.send(node, CHANNEL.cdr, payload),
     })
     for (const peer of this.#link.peers()) this.#journal.handlePeerUp(peer.node, peer.region)
+    for (const [node, payload] of this.#beforeJournal) this.#journal.handlePeerMessage(node, payload)
+    this.#beforeJournal.clear()
     await this.#admin.start()
     await this.#dns.start()
     this.#healthDriver.settle()
@@ -311,6 +319,7 @@ export class Gateway implements AdminTarget {
           this.#stateDriver.settle()
         },
         callEnded: (id) => this.#state.dialogs.hasEnded(id),
+        dialogEnded: (id) => this.#state.dialogs.get(id)?.phase === 'ended',
       },
       hood: {
         self: this.#self,
@@ -459,13 +468,34 @@ export class Gateway implements AdminTarget {
       const fault = this.#health.handleMessage(node, payload, nowMs)
       if (fault !== undefined) this.#refusePeer(node, fault.code)
       this.#healthDriver.settle()
-    } else if (channel === CHANNEL.cdr) this.#journal?.handlePeerMessage(node, payload)
-    else this.#refusePeer(node, 'NET_CHANNEL_UNKNOWN')
+    } else if (channel === CHANNEL.cdr) {
+      // Asked as soon as the link is up; unanswered it is asked again only after 2 s, for which the peer's answers to calls would wait.
+      if (this.#journal === undefined) this.#beforeJournal.set(node, payload)
+      else this.#journal.handlePeerMessage(node, payload)
+    } else this.#refusePeer(node, 'NET_CHANNEL_UNKNOWN')
   }
 
   #refusePeer(node: string, code: string): void {
     this.#metrics.link.refused.inc({ code })
     this.#limited.warn(this.#clock.nowMs(), `link:${node}:${code}`, { peer: node, code }, 'a message of a peer was refused')
+  }
+
+  /**
+   * Runs what one input from the network sets off. A throw is a defect of ours, but it is that input's end and not the node's: with it would go every
+   * call in progress, and the sender would send it again.
+   */
+  #guarded(what: string, from: string, run: () => void): void {
+    try {
+      run()
+    } catch (error) {
+      this.#metrics.process.defects.inc()
+      this.#limited.error(
+        this.#clock.nowMs(),
+        `defect:${what}`,
+        { err: error, from, what },
+        'a defect of ours: the input was dropped',
+      )
+    }
   }
 
   /** prom-client hashes labels at each `inc`; a child that is kept does not. */

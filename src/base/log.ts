@@ -33,6 +33,14 @@ export class LimitedLog {
   }
 
   warn(nowMs: number, key: string, fields: Record<string, unknown>, message: string): void {
+    this.#write('warn', nowMs, key, fields, message)
+  }
+
+  error(nowMs: number, key: string, fields: Record<string, unknown>, message: string): void {
+    this.#write('error', nowMs, key, fields, message)
+  }
+
+  #write(level: 'warn' | 'error', nowMs: number, key: string, fields: Record<string, unknown>, message: string): void {
     const seen = this.#seen.get(key)
     if (seen !== undefined && nowMs - seen.sinceMs < this.#intervalMs) {
       seen.left++
@@ -40,6 +48,6 @@ export class LimitedLog {
     }
     if (this.#seen.size >= this.#maxKeys) this.#seen.clear()
     this.#seen.set(key, { sinceMs: nowMs, left: 0 })
-    this.#log.warn(seen?.left ? { ...fields, leftOut: seen.left } : fields, message)
+    this.#log[level](seen?.left ? { ...fields, leftOut: seen.left } : fields, message)
   }
 }

@@ -86,6 +86,7 @@ export function createMetrics() {
       requests: counter('antipode_admin_requests_total', 'Admin HTTP requests by status class', ['class']),
     },
     process: {
+      defects: counter('antipode_process_defects_total', 'Inputs that made this program throw, and were dropped'),
       eventLoopDelay: histogram(
         'antipode_process_event_loop_delay_seconds',
         'Event loop delay samples',

@@ -19,10 +19,16 @@ export function mergeParts(parts: readonly CdrPart[]): Cdr[] {
   const cdrs: Cdr[] = []
   for (const [id, call] of calls) {
     const sorted = [...call.values()].sort(compareParts)
-    const legs = new Set<string>()
-    for (const part of sorted) if (part.leg !== '') legs.add(part.leg)
+    const legs = answeredLegs(sorted)
     // A call that was answered ends by the ends of its legs: an end without a leg (a CANCEL that crossed the 2xx) does not end an answered leg.
-    if (legs.size === 0) cdrs.push(cdrOf(id, '', sorted))
+    if (legs.size === 0)
+      cdrs.push(
+        cdrOf(
+          id,
+          '',
+          sorted.filter((p) => p.leg === ''),
+        ),
+      )
     for (const leg of legs) {
       cdrs.push(
         cdrOf(
@@ -34,6 +40,17 @@ export function mergeParts(parts: readonly CdrPart[]): Cdr[] {
     }
   }
   return cdrs.sort((a, b) => a.startMs - b.startMs || compareText(a.id, b.id) || compareText(a.leg, b.leg))
+}
+
+/**
+ * Legs that were answered. The end of a leg says little of that: a BYE may name an early leg, or one that the other side knows nothing of (481). It
+ * counts where nothing else is known of the call, no answered leg and no end of the call as a whole: then the `start` is what is missing.
+ */
+function answeredLegs(parts: readonly CdrPart[]): Set<string> {
+  const tagged = parts.filter((p) => p.leg !== '')
+  const answered = tagged.filter((p) => p.part !== 'end' || p.answerMs > 0)
+  const refused = parts.some((p) => p.leg === '' && p.part === 'end')
+  return new Set((answered.length > 0 || refused ? answered : tagged).map((p) => p.leg))
 }
 
 /** `parts`: all parts that bear on one CDR, distinct, in the order of `compareParts`. */

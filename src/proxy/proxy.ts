@@ -5,7 +5,7 @@ import type { Metrics } from '../base/metrics.ts'
 import { TimerTable } from '../base/timer-table.ts'
 import type { CdrPart } from '../cdr/call-record.ts'
 import { serverTag } from '../registrar/registrar.ts'
-import { type Flow, flowText } from '../sip/flow.ts'
+import { type Flow, flowText, type TransportName } from '../sip/flow.ts'
 import type { SipRequest, SipResponse } from '../sip/message.ts'
 import { makeResponse } from '../sip/respond.ts'
 import type { ClientId, ServerId, TransactionLayer } from '../transaction/layer.ts'
@@ -24,6 +24,8 @@ export interface DialogStore {
   write(entry: DialogWrite, nowMs: number): void
   /** A node of any region has recorded the end of this call. */
   callEnded(id: string): boolean
+  /** The same of one leg: the call's id, `/`, the To-tag. */
+  dialogEnded(id: string): boolean
 }
 
 /** `journal`: the shell makes the part durable and calls `handleJournaled(ticket, …)`; ticket 0 is not waited for. */
@@ -58,8 +60,12 @@ interface Context {
   cancelled: boolean
   /** An INVITE that begins a call here: it gets CDR parts and Record-Route. */
   readonly call: Call | undefined
-  /** Record-Route for a branch: a token of our own, or the one that the ingress made. */
-  readonly recordRoute: ((target: Target) => string | undefined) | undefined
+  /** It went through us before, where its attempt, end and dialog are written; an answered leg is written here too, or a copied token made it free. */
+  readonly spiral: boolean
+  /** Record-Route values for a branch that leaves by that transport, with a token of our own or the one that the ingress made. */
+  readonly recordRoute: ((target: Target, transport: TransportName) => string[]) | undefined
+  /** Another node is waiting, not a user agent. */
+  readonly hop: boolean
   /** A BYE: what to write when it is answered. */
   readonly onFinal: ((response: SipResponse, ours: boolean, nowMs: number) => CdrPart | undefined) | undefined
   /** Every client transaction that was ever started for it. */
@@ -74,6 +80,7 @@ interface Branch {
   readonly client: ClientId
   readonly context: Context
   readonly target: Target
+  readonly way: Way
   /** Ways not yet tried, after this one. */
   readonly rest: readonly Way[]
   /** Given up: whatever comes on it is only cancelled. */
@@ -91,6 +98,8 @@ interface OwnedDialog {
 
 /** What a context outlives its final response by: retransmitted 2xx and late branches (64 × T1, RFC 6026 Timer L and M). */
 const FORGET_MS = 33_000
+/** A call whose BYE never came is not kept alive for ever: its lease runs out, and what became of it is unknown. */
+const LONGEST_CALL_MS = 24 * 3_600_000
 /** A call that rings longer than this is shown as an early dialog; most are answered or refused before, and cost no write. */
 const EARLY_AFTER_MS = 1_000
 const ROUTED_METHODS: ReadonlySet<string> = new Set(['INVITE', 'SUBSCRIBE', 'REFER'])
@@ -146,23 +155,20 @@ export class StatefulProxy {
    */
   forwardInitial(server: ServerId, request: SipRequest, flow: Flow, groups: Target[][], account: string, nowMs: number): void {
     const { callId, fromTag } = request
-    let call: Call | undefined
-    let stamp: string | undefined
-    if (request.method === 'INVITE') {
-      stamp = this.#spiralStamp(request)
-      if (stamp === undefined) {
-        call = this.#newCall(request, flow, account, nowMs)
-        stamp = call.stamp
-      }
-    }
+    const before = request.method === 'INVITE' ? this.#spiral(request) : undefined
+    const call = request.method === 'INVITE' ? this.#newCall(request, flow, account, nowMs, before) : undefined
+    const spiral = before !== undefined
     const callerLeg = this.#callerLeg(request, flow)
     const startMs = call?.startMs ?? nowMs
     const recordRoute = ROUTED_METHODS.has(request.method)
-      ? (target: Target): string =>
-          makeToken({ stamp: stamp ?? '', startMs, callerLeg, calleeLeg: target.leg }, callId, fromTag, this.#o.tokenKeys)
+      ? (target: Target, transport: TransportName): string[] => {
+          const legs = { callerLeg, calleeLeg: target.leg }
+          const token = makeToken({ stamp: call?.stamp ?? '', startMs, ...legs }, callId, fromTag, this.#o.tokenKeys)
+          return this.#o.routes.values(token, flow.transport, transport)
+        }
       : undefined
-    const context = this.#open(server, request, nowMs, { call, recordRoute })
-    if (call !== undefined) {
+    const context = this.#open(server, request, nowMs, { call, spiral, recordRoute })
+    if (call !== undefined && !spiral) {
       this.#o.metrics.calls.attempts.inc()
       this.#journal(cdrPart(call, this.#o.self, 'attempt', nowMs))
     }
@@ -182,7 +188,7 @@ export class StatefulProxy {
     reason: string,
     nowMs: number,
   ): void {
-    if (request.method !== 'INVITE' || this.#spiralStamp(request) !== undefined) {
+    if (request.method !== 'INVITE' || this.#spiral(request) !== undefined) {
       this.#o.layer.respond(server, response, nowMs)
       return
     }
@@ -194,7 +200,7 @@ export class StatefulProxy {
   }
 
   /** A request that another node handed to us as the edge of its flow; `leg` comes from the verified hop header. */
-  forwardHop(server: ServerId, request: SipRequest, leg: Leg, nowMs: number): void {
+  forwardHop(server: ServerId, request: SipRequest, flow: Flow, leg: Leg, nowMs: number): void {
     const ways = waysTo(leg, this.#o.hood).filter((w) => w.kind === 'flow')
     if (ways.length === 0) {
       // RFC 5626 §5.3: the flow is gone; the ingress tries another.
@@ -203,8 +209,11 @@ export class StatefulProxy {
     }
     // Both nodes stay on the path: the phone sends its own in-dialog requests to its edge, on the flow that it has.
     const token = ROUTED_METHODS.has(request.method) && request.toTag === '' ? this.#o.routes.recorded(request)[0] : undefined
-    const recordRoute = token === undefined ? undefined : (): string => token
-    const context = this.#open(server, request, nowMs, { recordRoute })
+    const recordRoute =
+      token === undefined
+        ? undefined
+        : (_: Target, transport: TransportName): string[] => this.#o.routes.values(token, flow.transport, transport)
+    const context = this.#open(server, request, nowMs, { recordRoute, hop: true })
     if (request.method === 'INVITE') this.#o.layer.respond(server, makeResponse(request, 100, 'Trying'), nowMs)
     context.groups = [[{ uri: undefined, leg, ways, path: [] }]]
     this.#nextGroup(context, nowMs)
@@ -215,8 +224,9 @@ export class StatefulProxy {
     let code = 'TOKEN_MISSING'
     for (const text of tokens) {
       const check = checkToken(text, request.callId, request.fromTag, request.toTag, this.#o.tokenKeys)
-      if (check.ok) return check
-      code = check.code
+      // A SUBSCRIBE's dialog has no CDR, so no call may go on in it.
+      if (check.ok && (request.method !== 'INVITE' || check.token.stamp !== '')) return check
+      code = check.ok ? 'TOKEN_OF_NO_CALL' : check.code
     }
     this.#o.metrics.calls.tokensRefused.inc({ code })
     return undefined
@@ -287,7 +297,7 @@ export class StatefulProxy {
       }
       if (!context.settled && context.legs.size === 0) {
         this.#o.layer.respond(context.server, forwarded, nowMs)
-        if (context.call !== undefined && !context.ringing) {
+        if (context.call !== undefined && !context.spiral && !context.ringing) {
           context.ringing = true
           this.#timers.set(`early:${context.server}`, nowMs + EARLY_AFTER_MS)
         }
@@ -307,7 +317,9 @@ export class StatefulProxy {
       this.#branches.delete(client)
       return
     }
-    this.#nextWay(branch, why === 'timeout' ? 408 : 503, nowMs)
+    // RFC 5626 §5.3: a connection that is gone is no error of ours. Another node is told so, and tries another way or says 480 itself.
+    const gone = branch.way.flow.connectionId === undefined ? 503 : branch.context.hop ? 430 : 480
+    this.#nextWay(branch, why === 'timeout' ? 408 : gone, nowMs)
   }
 
   /** The shell made a part durable (or, by policy, went on without), or could not and the policy is to refuse. */
@@ -341,10 +353,12 @@ export class StatefulProxy {
     const branch = this.#branches.get(id)
     if (branch === undefined) return
     if (what === 'silence') {
-      // A non-INVITE may rightly be answered late (RFC 4320: no 1xx): as long as its edge is there, and there is no other way, it is waited for.
-      const invite = branch.context.request.method === 'INVITE'
-      if (!invite && branch.rest.length === 0) return
-      if (!invite && this.#edgeStands(branch)) {
+      // A non-INVITE may rightly be answered late (RFC 4320: no 1xx), and our 408 to a re-INVITE would end a call that a few lost packets do not
+      // (RFC 3261 §12.2.1.2): as long as its edge is there, or there is no other way, it is waited for.
+      const { request } = branch.context
+      const newCall = request.method === 'INVITE' && request.toTag === ''
+      if (!newCall && branch.rest.length === 0) return
+      if (!newCall && this.#edgeStands(branch)) {
         this.#timers.set(name, nowMs + this.#o.silenceMs)
         return
       }
@@ -365,7 +379,7 @@ export class StatefulProxy {
     server: ServerId,
     request: SipRequest,
     nowMs: number,
-    extra: Partial<Pick<Context, 'call' | 'recordRoute' | 'onFinal'>>,
+    extra: Partial<Pick<Context, 'call' | 'spiral' | 'recordRoute' | 'onFinal' | 'hop'>>,
   ): Context {
     const context: Context = {
       server,
@@ -378,8 +392,10 @@ export class StatefulProxy {
       settled: false,
       cancelled: false,
       call: extra.call,
+      spiral: extra.spiral ?? false,
       recordRoute: extra.recordRoute,
       onFinal: extra.onFinal,
+      hop: extra.hop ?? false,
       legs: new Map(),
       ringing: false,
       earlyWritten: false,
@@ -410,7 +426,7 @@ export class StatefulProxy {
       return
     }
     const client = this.#o.layer.request(forwarded, way.flow, nowMs)
-    const branch: Branch = { client, context, target, rest: ways.slice(1), abandoned: false, heard: false }
+    const branch: Branch = { client, context, target, way, rest: ways.slice(1), abandoned: false, heard: false }
     this.#branches.set(client, branch)
     context.branches.set(client, branch)
     context.clients.push(client)
@@ -436,8 +452,7 @@ export class StatefulProxy {
     headers.set('Max-Forwards', String(Math.max(0, maxForwards - 1)))
     headers.remove(HOP_HEADER)
     for (let i = target.path.length - 1; i >= 0; i--) headers.prepend('Route', target.path[i]!)
-    const token = recordRoute?.(target)
-    if (token !== undefined) headers.prepend('Record-Route', this.#o.routes.value(token, way.flow.transport))
+    for (const value of recordRoute?.(target, way.flow.transport).reverse() ?? []) headers.prepend('Record-Route', value)
     if (way.kind === 'edge') {
       headers.append(HOP_HEADER, makeHop(out, { fromNode: this.#o.self.node, atMs: nowMs, leg: target.leg }, this.#o.tokenKeys))
     }
@@ -477,7 +492,8 @@ export class StatefulProxy {
   /** The next way of the same target, or the branch has failed with `status`. */
   #nextWay(branch: Branch, status: number, nowMs: number): void {
     const { context } = branch
-    if (context.settled || context.cancelled || context.legs.size > 0 || branch.rest.length === 0) {
+    const over = context.settled || context.cancelled || context.legs.size > 0 || context.finals.some((f) => f.status >= 600)
+    if (over || branch.rest.length === 0) {
       this.#branchFailed(context, this.#final(context.request, status), nowMs)
       return
     }
@@ -501,8 +517,8 @@ export class StatefulProxy {
 
   #branchFailed(context: Context, response: SipResponse, nowMs: number): void {
     context.finals.push(response)
-    if (response.status >= 600 && context.request.method === 'INVITE') {
-      // §16.7 step 5: a 6xx ends the search.
+    if (response.status >= 600) {
+      // §16.7 step 5: a 6xx ends the search; what is under way is cancelled, and nothing new is begun.
       context.groups = []
       for (const other of context.branches.values()) this.#o.layer.cancel(other.client, nowMs)
     }
@@ -524,8 +540,9 @@ export class StatefulProxy {
     const best = bestResponse(context.finals) ?? this.#final(request, 480)
     gatherChallenges(best, context.finals)
     // §16.7 step 6: a 503 of one target must not make the caller believe that we are overloaded.
-    const answer = best.status === 503 ? this.#final(request, 500) : best
     const ours = this.#ours.has(best)
+    const answer =
+      best.status !== 503 ? best : ours ? this.#final(request, 500) : makeResponse(request, 500, undefined, serverTag(request))
     const reason = !ours ? 'rejected' : answer.status === 408 ? 'timeout' : 'unreachable'
     this.#settle(context, answer, reason, ours ? 'system' : 'callee', nowMs)
   }
@@ -539,17 +556,19 @@ export class StatefulProxy {
     this.#timers.set(`forget:${context.server}`, nowMs + FORGET_MS)
     const { call } = context
     let part: CdrPart | undefined
-    if (call !== undefined) {
+    if (call !== undefined && !context.spiral) {
       part = cdrPart(call, this.#o.self, 'end', nowMs, { status: response.status, reason, hungUpBy: by })
       this.#endCall(call, '', nowMs, context.earlyWritten, 0)
       this.#o.metrics.calls.ended.inc({ by: by || 'system' })
     } else part = context.onFinal?.(response, this.#ours.has(response), nowMs)
-    if (part === undefined) {
-      this.#o.layer.respond(context.server, response, nowMs)
-      return
+    // RFC 4320 §4.1: no 408 to a non-INVITE; who sent it has given up by now, and would take our answer for a stray.
+    const tooLate = context.request.method !== 'INVITE' && response.status === 408 && this.#ours.has(response)
+    const respond = (atMs: number): void => {
+      if (!tooLate) this.#o.layer.respond(context.server, response, atMs)
     }
     // A refused journal must not keep a final response that is no answer from the caller.
-    this.#journal(part, (_, laterMs) => this.#o.layer.respond(context.server, response, laterMs))
+    if (part === undefined) respond(nowMs)
+    else this.#journal(part, (_, laterMs) => respond(laterMs))
   }
 
   #success(branch: Branch, response: SipResponse, nowMs: number): void {
@@ -577,10 +596,12 @@ export class StatefulProxy {
       this.#o.metrics.calls.lateAnswers.inc()
       return
     }
+    // A callee that answers under ever new tags must not fill the journal at the caller's cost.
+    if (context.legs.size >= this.#o.maxForks) return
     const { call } = context
     context.legs.set(leg, 'held')
     this.#answered(context, nowMs)
-    this.#o.metrics.calls.answered.inc()
+    if (!context.spiral) this.#o.metrics.calls.answered.inc()
     this.#journal(
       cdrPart(call, this.#o.self, 'start', nowMs, { leg, answerMs: nowMs, status: response.status }),
       (went, laterMs) => {
@@ -590,7 +611,7 @@ export class StatefulProxy {
           return
         }
         this.#o.layer.respond(context.server, response, laterMs)
-        this.#confirm(call, leg, nowMs, laterMs)
+        if (!context.spiral) this.#confirm(call, leg, nowMs, laterMs)
       },
     )
   }
@@ -645,26 +666,30 @@ export class StatefulProxy {
 
   // ── Calls and dialogs ──────────────────────────────────────────────────────────────────────────────────────────
 
-  #newCall(request: SipRequest, flow: Flow, account: string, nowMs: number): Call {
+  /** @param before the token of the call that this INVITE is part of already */
+  #newCall(request: SipRequest, flow: Flow, account: string, nowMs: number, before?: CallToken): Call {
     const { callId, fromTag } = request
-    let stamp = stampOf(request, '')
-    let id = callIdOf(callId, fromTag, stamp)
-    if (this.#ended.has(id) || this.#o.dialogs.callEnded(id)) {
-      stamp = stampOf(request, String(nowMs))
-      id = callIdOf(callId, fromTag, stamp)
-    }
+    let stamp = before?.stamp ?? stampOf(request, '')
+    if (before === undefined && this.#hasEnded(callIdOf(callId, fromTag, stamp))) stamp = stampOf(request, String(nowMs))
+    const id = callIdOf(callId, fromTag, stamp)
     const caller = aorOrRaw(request.from.uri)
     const callee = aorOrRaw(request.uri)
-    return { id, stamp, callId, fromTag, caller, callee, account, source: flowText(flow), startMs: nowMs, emergency: false }
+    const startMs = before?.startMs ?? nowMs
+    return { id, stamp, callId, fromTag, caller, callee, account, source: flowText(flow), startMs, emergency: false }
   }
 
-  /** The stamp of a call that went through us before and came back (§16.3 item 4's spiral): it has its CDR already. */
-  #spiralStamp(request: SipRequest): string | undefined {
+  /** The token of a call that went through us before and came back (§16.3 item 4's spiral); one that is over cannot come back. */
+  #spiral(request: SipRequest): CallToken | undefined {
     for (const text of this.#o.routes.recorded(request)) {
       const check = checkToken(text, request.callId, request.fromTag, '', this.#o.tokenKeys)
-      if (check.ok && check.token.stamp !== '') return check.token.stamp
+      if (!check.ok || check.token.stamp === '') continue
+      if (!this.#hasEnded(callIdOf(request.callId, request.fromTag, check.token.stamp))) return check.token
     }
     return undefined
+  }
+
+  #hasEnded(id: string): boolean {
+    return this.#ended.has(id) || this.#o.dialogs.callEnded(id)
   }
 
   /**
@@ -701,7 +726,7 @@ export class StatefulProxy {
   #renewLease(id: string, nowMs: number): void {
     const owned = this.#owned.get(id)
     if (owned === undefined) return
-    if (this.#o.dialogs.callEnded(id.slice(0, id.indexOf('/')))) {
+    if (this.#o.dialogs.dialogEnded(id) || nowMs - owned.write.answerMs > LONGEST_CALL_MS) {
       this.#owned.delete(id)
       return
     }

@@ -6,6 +6,7 @@ import type { Metrics } from '../base/metrics.ts'
 import type { Random } from '../base/prng.ts'
 import type { CdrPart } from '../cdr/call-record.ts'
 import { type BindingStore, Registrar, type RegistrarOptions, serverTag } from '../registrar/registrar.ts'
+import { parseAuthParams } from '../sip/auth-params.ts'
 import { makeChallenge, type NonceReplay, verifyAuthorization } from '../sip/digest.ts'
 import { type Flow, isStream } from '../sip/flow.ts'
 import { checkMessage, type SipMessage, type SipRequest, type SipResponse } from '../sip/message.ts'
@@ -221,11 +222,11 @@ export class SipCore {
       this.#respond(id, response, nowMs)
       return
     }
-    const tokens = this.#o.routes.pop(request)
+    const tokens = this.#o.routes.pop(request, this.#o.domains)
 
     const hopText = request.headers.get(HOP_HEADER)
     if (hopText !== undefined) {
-      this.#hop(id, request, hopText, nowMs)
+      this.#hop(id, request, flow, hopText, nowMs)
       return
     }
     if (request.toTag !== '' && method !== 'REGISTER') {
@@ -234,6 +235,11 @@ export class SipCore {
     }
     // An ACK without a To-tag acknowledges nothing of ours.
     if (method === 'ACK') return
+    // §16.3 item 4, RFC 5393: nodes always send each other a hop header, so a contact or destination points at us, and each round would fork again.
+    if (this.#o.routes.wrote(request.topVia)) {
+      this.#respond(id, makeResponse(request, 482, undefined, serverTag(request)), nowMs)
+      return
+    }
     if (isTooLong(request)) {
       this.#respond(id, makeResponse(request, 400, 'Call-ID, tag or address too long', serverTag(request)), nowMs)
       return
@@ -242,7 +248,7 @@ export class SipCore {
     else this.#initial(id, request, flow, nowMs)
   }
 
-  #hop(id: ServerId, request: SipRequest, text: string, nowMs: number): void {
+  #hop(id: ServerId, request: SipRequest, flow: Flow, text: string, nowMs: number): void {
     const check = checkHop(text, request, this.#o.tokenKeys, nowMs)
     if (!check.ok) {
       this.#o.metrics.calls.tokensRefused.inc({ code: check.code })
@@ -250,7 +256,7 @@ export class SipCore {
       return
     }
     if (request.method === 'ACK') this.#proxy.forwardAck(request, check.hop.leg, true, nowMs)
-    else this.#proxy.forwardHop(id, request, check.hop.leg, nowMs)
+    else this.#proxy.forwardHop(id, request, flow, check.hop.leg, nowMs)
   }
 
   #inDialog(id: ServerId, request: SipRequest, flow: Flow, tokens: readonly string[], nowMs: number): void {
@@ -259,6 +265,7 @@ export class SipCore {
       if (request.method !== 'ACK') this.#respond(id, makeResponse(request, 481, undefined, serverTag(request)), nowMs)
       return
     }
+    this.#dropOwnCredentials(request)
     const { token, direction } = authorized
     if (request.method === 'ACK')
       this.#proxy.forwardAck(request, direction === 'from-caller' ? token.calleeLeg : token.callerLeg, false, nowMs)
@@ -289,9 +296,8 @@ export class SipCore {
     if (!this.#isTrusted(flow.remoteAddress)) {
       account = this.#authenticate(id, request, 'Proxy-Authorization', nowMs)
       if (account === undefined) return
-      // Ours alone: the next hop must not see the credentials (RFC 3261 §22.3).
-      request.headers.remove('Proxy-Authorization')
     }
+    this.#dropOwnCredentials(request)
     const billing = account ?? this.#sourceName(flow)
     const refuse = (status: number, reason: string): void =>
       this.#proxy.refuseInitial(
@@ -407,6 +413,17 @@ export class SipCore {
     return undefined
   }
 
+  /** The next hop must not see what was meant for us; an ACK repeats the INVITE's. Credentials for proxies further on go on (RFC 3261 §22.3). */
+  #dropOwnCredentials(request: SipRequest): void {
+    const lines = request.headers.lines('Proxy-Authorization')
+    if (lines.length === 0) return
+    request.headers.remove('Proxy-Authorization')
+    for (const line of lines) {
+      const realm = Buffer.from(parseAuthParams(line)?.get('realm') ?? '', 'latin1').toString('utf8')
+      if (realm !== this.#o.realm) request.headers.append('Proxy-Authorization', line)
+    }
+  }
+
   #isTrusted(address: string): boolean {
     let trusted = this.#trustedCache.get(address)
     if (trusted === undefined) {
@@ -428,8 +445,9 @@ export class SipCore {
   }
 
   /**
-   * Streams are always reached on their flow. On UDP the Via tells of a NAT; a Contact at another address than the source tells of one too, but not
-   * from a trusted source, which may register others.
+   * Streams are always reached on their flow. On UDP the Via tells of a NAT; a Contact, or the Path that stands for all of them, at another address
+   * than the source tells of one too: else a subscriber could aim his calls at any host, a carrier that trusts us above all. A trusted source may
+   * register others.
    */
   #behindNat(request: SipRequest, flow: Flow, trusted: boolean): boolean {
     if (isStream(flow.transport)) return false
@@ -437,8 +455,11 @@ export class SipCore {
     const viaHost = via.host.startsWith('[') ? via.host.slice(1, -1) : via.host
     if (viaHost !== flow.remoteAddress || (via.port ?? 5060) !== flow.remotePort) return true
     if (trusted) return false
-    const contact = literalAddress((request.headers.values('Contact')[0] ?? '').replace(/^[^<]*<|>.*$/g, ''))
-    return contact !== undefined && contact.address !== flow.remoteAddress
+    const hops = [...request.headers.values('Contact'), ...request.headers.values('Path').slice(0, 1)]
+    return hops.some((hop) => {
+      const named = literalAddress(hop.replace(/^[^<]*<|>.*$/g, ''))
+      return named !== undefined && named.address !== flow.remoteAddress
+    })
   }
 
   #sourceName(flow: Flow): string {

@@ -97,10 +97,12 @@ export class Registrar {
       // Step 6: the CSeq rule holds for every binding of the same Call-ID; the rest goes whatever it is.
       const verdict = this.#o.store.admit({ aor, key: '', callId, cseq, lenient }, nowMs)
       if (verdict.kind === 'refuse') return refuse(request, verdict.status, verdict.why, verdict.retryAfterS)
-      this.#o.store.write(
-        { ...common, op: 'clear', key: '', reset: false, expiresAtMs: 0, contact: '', contactParams: '', q: 0 },
-        nowMs,
-      )
+      const clear: BindingWrite = {
+        ...common,
+        ...{ op: 'clear', key: '', reset: false, expiresAtMs: 0, contact: '', contactParams: '', q: 0 },
+      }
+      if (this.#o.store.fault(clear) !== undefined) return refuse(request, 400, 'Path or address too long')
+      this.#o.store.write(clear, nowMs)
       return this.#accept(request, aor, 'removed', nowMs)
     }
 

@@ -93,3 +93,17 @@ t.test('an observed end beats a concluded one, then the earliest stands', (t) =>
   t.match(mergeParts([start, lease]), [{ endMs: T + 5000, observed: false, reason: 'lease' }])
   t.end()
 })
+
+t.test('an end that names a leg which nobody answered makes no CDR beside those that were', (t) => {
+  const stray = { ...end, leg: 'early', answerMs: 0, atMs: T + 500, node: 'us-east-1' }
+  t.match(mergeParts([attempt, start, stray, end]), [{ leg: 'L1', endMs: T + 13_000 }])
+  t.equal(mergeParts([attempt, start, stray, end]).length, 1)
+  // A BYE in the early dialog, then the INVITE's own end: not answered.
+  const cancelled = makePart({ part: 'end', atMs: T + 600, status: 487, reason: 'cancelled' })
+  t.match(mergeParts([attempt, stray, cancelled]), [
+    { leg: '', status: 487, answerMs: 0, parts: [{ part: 'attempt' }, { part: 'end' }] },
+  ])
+  // With the start lost, the end of the leg is all there is.
+  t.match(mergeParts([attempt, { ...end, answerMs: 0 }]), [{ leg: 'L1', state: 'complete', answerMs: 0 }])
+  t.end()
+})

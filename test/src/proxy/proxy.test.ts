@@ -1,89 +1,10 @@
 import t from 'tap'
-import type { SipMessage, SipRequest, SipResponse } from '../../../src/sip/message.ts'
+import { mergeParts } from '../../../src/cdr/merge.ts'
+import type { SipRequest, SipResponse } from '../../../src/sip/message.ts'
 import { makeResponse } from '../../../src/sip/respond.ts'
 import { serialize } from '../../../src/sip/serialize.ts'
+import { CALLER, caller, inDialog, invite, NODES, normal, phone, register, statuses } from './agents.ts'
 import { World } from './world.ts'
-
-const CALLER = '127.0.0.1:6060'
-const NODES = ['us-east-1', 'us-east-2', 'eu-west-1']
-
-function register(world: World, node: string, user: string, at: string, extra = ''): void {
-  world.agent(at, () => {})
-  world.send(
-    at,
-    node,
-    `REGISTER sip:example.net SIP/2.0
-Via: SIP/2.0/UDP ${at};branch=z9hG4bKreg${user}${at.replace(/\W/g, '')}
-Max-Forwards: 70
-From: <sip:${user}@example.net>;tag=r
-To: <sip:${user}@example.net>
-Call-ID: reg-${user}-${at}
-CSeq: 1 REGISTER
-Contact: <sip:${user}@${at}>${extra}
-Expires: 3600
-Content-Length: 0
-
-`,
-  )
-}
-
-const invite = (
-  user: string,
-  o: { branch?: string; callId?: string; tag?: string; headers?: string; via?: string } = {},
-): string => `INVITE sip:${user}@example.net SIP/2.0
-Via: SIP/2.0/UDP ${o.via ?? CALLER};branch=${o.branch ?? 'z9hG4bKinv1'}
-Max-Forwards: 70
-From: <sip:alice@example.net>;tag=${o.tag ?? 'a1'}
-To: <sip:${user}@example.net>
-Call-ID: ${o.callId ?? 'call-1'}
-CSeq: 1 INVITE
-Contact: <sip:alice@${CALLER}>
-${o.headers ?? ''}Content-Length: 0
-
-`
-
-/** A phone that answers INVITE as told and keeps what it got. */
-function phone(world: World, at: string, answer: (request: SipRequest) => number[]): SipRequest[] {
-  const got: SipRequest[] = []
-  world.agent(at, (message, from) => {
-    if (message.kind !== 'request') return
-    got.push(message)
-    for (const status of answer(message)) {
-      const response = makeResponse(message, status, undefined, `tag${at.slice(-4)}`)
-      for (const line of message.headers.lines('Record-Route')) response.headers.append('Record-Route', line)
-      if (message.method === 'INVITE') response.headers.set('Contact', `<sip:callee@${at}>`)
-      world.send(at, `${from.remoteAddress}:${from.remotePort}`, serialize(response).toString('latin1'))
-    }
-  })
-  return got
-}
-
-function caller(world: World): SipMessage[] {
-  const got: SipMessage[] = []
-  world.agent(CALLER, (message) => got.push(message))
-  return got
-}
-const statuses = (messages: readonly SipMessage[]): number[] => messages.flatMap((m) => (m.kind === 'response' ? [m.status] : []))
-
-function inDialog(
-  method: string,
-  answer: SipResponse,
-  o: { cseq?: number; routes?: string[]; branch?: string; callId?: string } = {},
-): string {
-  const routes = o.routes ?? answer.headers.values('Record-Route').reverse()
-  return `${method} ${answer.headers.get('Contact')!.replace(/[<>]/g, '')} SIP/2.0
-Via: SIP/2.0/UDP ${CALLER};branch=${o.branch ?? `z9hG4bK${method}${o.cseq ?? 2}`}
-Max-Forwards: 70
-${routes.map((r) => `Route: ${r}\n`).join('')}From: ${answer.headers.get('From')}
-To: ${answer.headers.get('To')}
-Call-ID: ${o.callId ?? answer.callId}
-CSeq: ${o.cseq ?? 2} ${method}
-Content-Length: 0
-
-`
-}
-
-const normal = (r: SipRequest): number[] => (r.method === 'INVITE' ? [180, 200] : r.method === 'ACK' ? [] : [200])
 
 t.test('a call through one node: 100, 180, 200, ACK, BYE, and three parts of one CDR', async (t) => {
   const world = new World(NODES)
@@ -402,6 +323,9 @@ t.test('a BYE that is answered 500 does not end the call; one that times out doe
   world.advance(33_000)
   const end = world.nodes.get('us-east-1')!.journal.at(-1)!
   t.match(end, { part: 'end', atMs: byeMs })
+  world.advance(10_000)
+  t.notOk(statuses(answers).includes(408), 'RFC 4320: no 408 to a BYE')
+  t.equal(world.nodes.get('us-east-1')!.core.counts().transactions.nonInviteServer, 0)
 })
 
 t.test('serial forking by q: the lower q is tried when the higher has refused', async (t) => {
@@ -455,7 +379,14 @@ t.test('a call that goes to a destination by prefix, and comes back to us, is on
   t.ok(back)
   t.match(back!.uri, 'sip:9123@127.0.0.1:6090')
   t.equal(statuses(answers).at(-1), 200)
-  t.same(world.nodes.get('us-east-2')!.journal, [], 'the spiral writes no second CDR')
+  const spiral = world.nodes.get('us-east-2')!.journal
+  t.same(
+    spiral.map((p) => p.part),
+    ['start'],
+  )
+  const cdrs = mergeParts([...world.nodes.get('us-east-1')!.journal, ...spiral])
+  t.equal(cdrs.length, 1, 'the spiral makes no second CDR')
+  t.match(cdrs[0], { callee: 'sip:9123@example.net', answerMs: world.nowMs })
 })
 
 t.test('Max-Forwards 0 is 483, Proxy-Require is 420, OPTIONS to us is 200', async (t) => {

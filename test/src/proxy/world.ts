@@ -1,5 +1,5 @@
 import { BindingIndex } from '../../../crdt/bindings.ts'
-import { bindingFault } from '../../../crdt/codec.ts'
+import { bindingFault, encodeEntry } from '../../../crdt/codec.ts'
 import { DialogIndex } from '../../../crdt/dialogs.ts'
 import type { ClusterConstants } from '../../../crdt/entry.ts'
 import { HlcClock } from '../../../src/base/hlc.ts'
@@ -9,7 +9,7 @@ import { SeededRandom } from '../../../src/base/prng.ts'
 import type { CdrPart } from '../../../src/cdr/call-record.ts'
 import { OwnRoutes } from '../../../src/proxy/record-route.ts'
 import { type Destination, SipCore } from '../../../src/proxy/sip-core.ts'
-import { NonceReplay } from '../../../src/sip/digest.ts'
+import { type DigestAlgorithm, digestHa1, NonceReplay } from '../../../src/sip/digest.ts'
 import type { Flow } from '../../../src/sip/flow.ts'
 import { checkMessage, type SipMessage } from '../../../src/sip/message.ts'
 import { parseMessage } from '../../../src/sip/parse.ts'
@@ -44,16 +44,19 @@ export class World {
   readonly agents = new Map<string, (message: SipMessage, from: Flow) => void>()
   /** Everything that crossed the network, as `from>to first line`. */
   readonly wire: { from: string; to: string; message: SipMessage; text: string }[] = []
-  readonly #queue: { from: string; to: string; bytes: Buffer }[] = []
+  readonly #queue: { from: string; to: string; bytes: Buffer; connectionId: number | undefined }[] = []
+  /** Open TCP connections by `agent node` and back. */
+  readonly #connections = new Map<string, number>()
+  #lastConnection = 0
   readonly #hlc = new HlcClock(500)
 
   constructor(
     names: readonly string[],
     options: { destinations?: Destination[]; trusted?: string[]; users?: Record<string, string> } = {},
   ) {
-    const list = names.map((name, i) => ({ name, address: `127.0.1.${i + 1}`, sipPort: 5060 }))
-    for (const { name, address } of list) {
-      const self: NodeIdentity = { region: name.replace(/-\d+$/, ''), node: name, incarnation: 2 ** 32 + 7 }
+    const list = names.map((name, i) => ({ name, region: name.replace(/-\d+$/, ''), address: `127.0.1.${i + 1}`, sipPort: 5060 }))
+    for (const { name, region, address } of list) {
+      const self: NodeIdentity = { region, node: name, incarnation: 2 ** 32 + 7 }
       const stamp = () => ({ hlc: this.#hlc.tick(this.nowMs), ...self })
       const core = new SipCore({
         self,
@@ -80,6 +83,8 @@ export class World {
           fault: bindingFault,
           write: (w) => {
             const entry = { ...w, kind: 'binding' as const, ...stamp() }
+            // As in production: what does not fit throws.
+            encodeEntry(entry)
             this.bindings.add(entry)
             return entry
           },
@@ -87,6 +92,7 @@ export class World {
         dialogs: {
           write: (w) => this.dialogs.add({ ...w, kind: 'dialog', ...stamp() }),
           callEnded: (id) => this.dialogs.hasEnded(id),
+          dialogEnded: (id) => this.dialogs.get(id)?.phase === 'ended',
         },
         hood: {
           self,
@@ -99,7 +105,10 @@ export class World {
           local: () => ({ address, port: 5060 }),
         },
         routes: new OwnRoutes(list, name, 'example.net', 'address'),
-        ha1: () => undefined,
+        ha1: (user, algorithm) => {
+          const password = options.users?.[user]
+          return password === undefined ? undefined : digestHa1(user, 'example.net', password, algorithm as DigestAlgorithm)
+        },
         isSubscriber: (u) => options.users?.[u] !== undefined,
         admitCalls: () => true,
         random: new SeededRandom(list.length * 100 + address.length + name.length + Number(name.slice(-1))),
@@ -114,11 +123,22 @@ export class World {
     this.agents.set(at, receive)
   }
 
+  /** From now on that agent and that node talk over a TCP connection. */
+  connect(agent: string, node: string): void {
+    this.#connections.set(`${agent} ${this.#endpoint(node)}`, ++this.#lastConnection)
+  }
+
+  disconnect(agent: string, node: string): void {
+    this.#connections.delete(`${agent} ${this.#endpoint(node)}`)
+  }
+
   /** Sends text (LF line ends) from an agent. */
   send(from: string, to: string, text: string): void {
+    const endpoint = this.#endpoint(to)
     this.#queue.push({
       from,
-      to: to.includes(':') ? to : `${this.nodes.get(to)!.address}:5060`,
+      to: endpoint,
+      connectionId: this.#connections.get(`${from} ${endpoint}`),
       bytes: Buffer.from(text.replace(/\r?\n/g, '\r\n'), 'latin1'),
     })
     this.run()
@@ -141,11 +161,12 @@ export class World {
       const [address, port] = item.from.split(':') as [string, string]
       const [toAddress, toPort] = item.to.split(':') as [string, string]
       const flow: Flow = {
-        transport: 'udp',
+        transport: item.connectionId === undefined ? 'udp' : 'tcp',
         localAddress: toAddress,
         localPort: Number(toPort),
         remoteAddress: address,
         remotePort: Number(port),
+        ...(item.connectionId === undefined ? {} : { connectionId: item.connectionId }),
       }
       const node = [...this.nodes].find(([, n]) => `${n.address}:5060` === item.to)
       if (node !== undefined) {
@@ -174,17 +195,23 @@ export class World {
     this.run()
   }
 
+  #endpoint(node: string): string {
+    return node.includes(':') ? node : `${this.nodes.get(node)!.address}:5060`
+  }
+
   #drain(name: string): void {
     const node = this.nodes.get(name)!
     if (this.killed.has(name)) return
     for (let outputs = node.core.takeOutputs(); outputs.length > 0; outputs = node.core.takeOutputs()) {
       for (const output of outputs) {
         if (output.kind === 'send') {
-          this.#queue.push({
-            from: `${node.address}:5060`,
-            to: `${output.flow.remoteAddress}:${output.flow.remotePort}`,
-            bytes: output.bytes,
-          })
+          const from = `${node.address}:5060`
+          const to = `${output.flow.remoteAddress}:${output.flow.remotePort}`
+          const { transport, connectionId } = output.flow
+          const open = transport === 'tcp' ? this.#connections.get(`${to} ${from}`) : undefined
+          if (transport === 'tcp' && (open === undefined || (connectionId ?? open) !== open))
+            node.core.handleSendError(output.ref, this.nowMs)
+          else this.#queue.push({ from, to, bytes: output.bytes, connectionId: open })
         } else {
           node.journal.push(output.part)
           if (output.ticket === 0) continue
