@@ -14,6 +14,10 @@ export interface Early {
 
 const PER_DOC = 32
 const ALL_BYTES = 4 << 20
+/** What a frame costs here beside its update: names, hash, tables. Else frames of no bytes at all would be kept without end. */
+const FRAME_BYTES = 1024
+
+const costOf = (frame: Frame): number => frame.update.length + FRAME_BYTES
 
 export class EarlyFrames {
   /** By doc, in order of their first clock. */
@@ -23,13 +27,13 @@ export class EarlyFrames {
   /** Keeps a copy, for the frame is a view into its message. */
   put(key: string, { frame, from, asked }: Early): void {
     const waiting = this.#waiting.get(key) ?? []
-    if (waiting.length >= PER_DOC || this.#bytes + frame.update.length > ALL_BYTES) return
+    if (waiting.length >= PER_DOC || this.#bytes + costOf(frame) > ALL_BYTES) return
     if (waiting.some((w) => w.frame.from === frame.from && w.frame.to >= frame.to)) return
     const copy = { ...frame, hash: Buffer.from(frame.hash), update: Buffer.from(frame.update) }
     waiting.push({ frame: copy, from, asked })
     waiting.sort((a, b) => a.frame.from - b.frame.from)
     this.#waiting.set(key, waiting)
-    this.#bytes += copy.update.length
+    this.#bytes += costOf(copy)
   }
 
   /** Takes out the first frame of the doc that can be applied when `clock` records are held. */
@@ -38,7 +42,7 @@ export class EarlyFrames {
     const first = waiting?.[0]
     if (waiting === undefined || first === undefined || first.frame.from > clock) return undefined
     waiting.shift()
-    this.#bytes -= first.frame.update.length
+    this.#bytes -= costOf(first.frame)
     if (waiting.length === 0) this.#waiting.delete(key)
     return first
   }
@@ -47,7 +51,7 @@ export class EarlyFrames {
   expire(horizon: number): void {
     for (const [key, waiting] of this.#waiting) {
       if (waiting[0]!.frame.doc.bucket >= horizon) continue
-      this.#bytes -= waiting.reduce((sum, w) => sum + w.frame.update.length, 0)
+      this.#bytes -= waiting.reduce((sum, w) => sum + costOf(w.frame), 0)
       this.#waiting.delete(key)
     }
   }

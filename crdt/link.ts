@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket as NetSocket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { type WebSocket as Socket, WebSocket, WebSocketServer } from 'ws'
 import type { Clock } from '../src/base/clock.ts'
 import { AntipodeError, bad, type Fault, fault, good, invariant, type Result } from '../src/base/errors.ts'
@@ -49,6 +50,9 @@ const DEAD_MS = 3000
 const DOUBTFUL_MS = 1500
 const HANDSHAKE_MS = 2000
 const QUEUE_BYTES = 8 << 20
+/** Node looks for connections past their time every 30 s by default: too few attackers would need too little to take all the places. */
+const SERVER_LIMITS = { headersTimeout: HANDSHAKE_MS, requestTimeout: HANDSHAKE_MS, connectionsCheckingInterval: 500 }
+const BAD_REQUEST = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n'
 const UNPROVED = 64
 const CONNECTIONS = 256
 const TERMINATE_MS = 500
@@ -149,10 +153,18 @@ export class ClusterLink {
    */
   async start(): Promise<void> {
     const { address, port } = this.#o.listen
-    const server = createServer({ headersTimeout: HANDSHAKE_MS, requestTimeout: HANDSHAKE_MS }, (_, response) => {
+    const notUpgraded = (why: string, socket: Duplex): void =>
+      this.#refused(fault('CRDT_LINK_UPGRADE', why), { remote: plainAddress((socket as NetSocket).remoteAddress) })
+    const server = createServer(SERVER_LIMITS, (request, response) => {
+      notUpgraded('not an upgrade', request.socket)
       response.writeHead(426, { connection: 'close' }).end()
     })
     server.maxConnections = CONNECTIONS
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+      if (error.code !== 'ECONNRESET') notUpgraded(error.message, socket)
+      if (socket.writable) socket.end(BAD_REQUEST, () => socket.destroy())
+      else socket.destroy()
+    })
     server.on('connection', (socket) => {
       if (this.#stopped || this.#o.isBlocked(plainAddress(socket.remoteAddress))) socket.destroy()
     })
@@ -164,12 +176,13 @@ export class ClusterLink {
       handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
     })
     sockets.on('connection', (socket, request) => this.#accept(socket, plainAddress(request.socket.remoteAddress)))
-    // Bad upgrade requests are answered by ws; counting them is all that is left.
+    // ws leaves the answer to who listens for this.
     sockets.on('wsClientError', (error, socket) => {
-      this.#refused(fault('CRDT_LINK_UPGRADE', error.message), {
-        remote: plainAddress((socket as { remoteAddress?: string }).remoteAddress),
-      })
-      socket.destroy()
+      notUpgraded(error.message, socket)
+      socket.end(BAD_REQUEST, () => socket.destroy())
+    })
+    server.on('upgrade', (request, socket) => {
+      if (!sockets.shouldHandle(request)) notUpgraded('another path', socket)
     })
     await new Promise<void>((resolve, reject) => {
       const failed = (error: NodeJS.ErrnoException): void => {

@@ -71,7 +71,11 @@ export class Replica {
   readonly #authors = new Map<string, AuthorDocs>()
   readonly #docs = new Map<string, Doc>()
   readonly #open = new Map<EntryKind, Doc>()
+  /** The newest doc of each kind that was ever opened here: no name is used again, even after a clock that ran ahead had its doc dropped. */
+  readonly #opened = new Map<EntryKind, DocName>()
   readonly #dirty = new Set<Doc>()
+  /** Own docs of buckets below this have been dropped here. */
+  #ownDroppedBelow = 0
   #pendingBytes = 0
   #records = 0
 
@@ -119,9 +123,8 @@ export class Replica {
     invariant(record.length <= LIMITS.recordBytes, `an entry of ${body.length} bytes`)
     const bucket = this.#bucketOf(entry.hlc)
     let doc = this.#open.get(entry.kind)
-    if (doc === undefined || doc.name.bucket !== bucket) doc = this.#openDoc(entry.kind, bucket, 0)
-    else if (doc.records.length + doc.pending.length >= LIMITS.partRecords)
-      doc = this.#openDoc(entry.kind, bucket, doc.name.part + 1)
+    if (doc?.name.bucket !== bucket || doc.records.length + doc.pending.length >= LIMITS.partRecords)
+      doc = this.#openDoc(entry.kind, bucket)
     doc.pending.push({ record, entry })
     this.#dirty.add(doc)
     this.#pendingBytes += record.length
@@ -155,6 +158,16 @@ export class Replica {
     return frames
   }
 
+  /**
+   * Whether what we hold of this doc is all that can be, for it is this process that writes it. Not so of one that was dropped: when the clock is set back to
+   * before its retention was over, peers give it back as any other.
+   */
+  isOwn(name: DocName): boolean {
+    const { node, incarnation } = this.#self
+    if (name.node !== node || name.incarnation !== incarnation) return false
+    return name.bucket >= this.#ownDroppedBelow || this.#docs.get(docKey(name))?.y.clientID === incarnation
+  }
+
   /** Takes a frame in, or says why not; what is not `applied` leaves the state as it was. The checks of `decodeMessage` have been passed. */
   apply(frame: Frame, nowMs: number): Outcome {
     const { doc: name } = frame
@@ -163,8 +176,7 @@ export class Replica {
     const key = docKey(name)
     const held = this.#docs.get(key)
     const have = held?.records.length ?? 0
-    if (name.node === this.#self.node && name.incarnation === this.#self.incarnation)
-      return frame.to <= have ? { kind: 'duplicate' } : { kind: 'own' }
+    if (this.isOwn(name)) return frame.to <= have ? { kind: 'duplicate' } : { kind: 'own' }
     if (name.bucket < horizonAt(nowMs, this.#constants)) return { kind: 'ignored', fault: fault('CRDT_EXPIRED', `doc ${key}`) }
     const latestMs = nowMs + this.#constants.driftBoundMs
     const startMs = name.bucket * this.#constants.bucketWidthMs
@@ -237,6 +249,7 @@ export class Replica {
       this.#docs.delete(doc.key)
       this.#records -= doc.records.length
       if (this.#open.get(doc.name.kind) === doc) this.#open.delete(doc.name.kind)
+      if (this.isOwn(doc.name)) this.#ownDroppedBelow = Math.max(this.#ownDroppedBelow, doc.name.bucket + 1)
       doc.y.destroy()
       dropped.push(doc.entries)
     }
@@ -280,16 +293,20 @@ export class Replica {
   }
 
   #tooManyAuthors(author: Author): boolean {
-    return this.#authors.size >= LIMITS.digestAuthors && !this.#authors.has(authorKey(author))
+    // One is left for ourselves: a digest of more would be refused.
+    return this.#authors.size >= LIMITS.digestAuthors - 1 && !this.#authors.has(authorKey(author))
   }
 
   #bucketOf(hlc: Hlc): number {
     return Math.floor(hlcMs(hlc) / this.#constants.bucketWidthMs)
   }
 
-  #openDoc(kind: EntryKind, bucket: number, part: number): Doc {
+  #openDoc(kind: EntryKind, bucket: number): Doc {
     const { region, node, incarnation } = this.#self
+    const last = this.#opened.get(kind)
+    const part = last?.bucket === bucket ? last.part + 1 : 0
     const doc = makeDoc({ region, node, incarnation, kind, bucket, part }, incarnation)
+    this.#opened.set(kind, doc.name)
     this.#open.set(kind, doc)
     return doc
   }

@@ -61,7 +61,9 @@ export class Session {
   /** Authors whose tips we wait for, and since when. */
   readonly #asks = new Map<string, number>()
   readonly #lacking = new Map<string, Lacking>()
-  #want: { readonly id: number; deadlineMs: number; readonly docs: readonly string[] } | undefined
+  #want:
+    | { readonly id: number; deadlineMs: number; readonly docs: readonly { readonly key: string; readonly from: number }[] }
+    | undefined
   #nextId = 1
   #nextMs: number | undefined
   #rounds = 0
@@ -103,10 +105,9 @@ export class Session {
     }
   }
 
-  /** A push came before what it builds on: fetch that from this peer, now. */
+  /** A push came before what it builds on: fetch that from this peer, at the next `handleTimeout`. */
   lack(doc: DocName, clock: number, nowMs: number): void {
     this.#remember(doc, clock, nowMs)
-    this.#pump(nowMs)
   }
 
   /** Frames that we asked for have come. */
@@ -125,13 +126,15 @@ export class Session {
     const own = this.#host.horizon(nowMs)
     let equal = true
     this.#unsettled = false
+    // What was never answered was lost; the author may be equal by now, and would be waited for without end.
+    for (const [key, sinceMs] of this.#asks) if (nowMs - sinceMs > SILENCE_MS) this.#asks.delete(key)
     for (const { author, docs, sum } of m.authors) {
       // Below its own horizon the peer has dropped what we still hold; a peer whose horizon is lower than ours has summed what we dropped, and
       // only its tips can tell.
       if (m.horizon >= own && replica.matches(author, m.horizon, ALL_BUCKETS, docs, sum)) continue
       equal = false
-      const asked = this.#asks.get(authorKey(author))
-      if (asked === undefined || nowMs - asked > SILENCE_MS) this.#ask(author, ALL_BUCKETS, FIRST_TIPS, nowMs)
+      if (this.#asks.size < LIMITS.digestAuthors && !this.#asks.has(authorKey(author)))
+        this.#ask(author, ALL_BUCKETS, FIRST_TIPS, nowMs)
     }
     this.#rounds++
     this.#host.compared(equal)
@@ -172,11 +175,13 @@ export class Session {
   #done(m: StateMessage & { type: 'done' }, nowMs: number): undefined {
     if (this.#want?.id !== m.id) return
     // What was served in full and is lacking still cannot be had here now: the next digest will say whether to ask again.
-    for (const key of m.complete ? this.#want.docs : []) {
+    // Where the budget ran out it goes on, as long as that brings anything.
+    const { replica, wanted } = this.#host
+    const goesOn = !m.complete && this.#want.docs.some(({ key, from }) => replica.clock(key) > from)
+    for (const { key } of goesOn ? [] : this.#want.docs) {
       const lacking = this.#lacking.get(key)
       if (lacking === undefined) continue
       this.#lacking.delete(key)
-      const { replica, wanted } = this.#host
       if (replica.clock(key) < lacking.clock && wanted(lacking.doc, this.peer, nowMs)) this.#unsettled = true
     }
     this.#release()
@@ -196,7 +201,7 @@ export class Session {
   }
 
   #release(): void {
-    for (const key of this.#want?.docs ?? []) if (this.#host.fetching.get(key) === this.peer) this.#host.fetching.delete(key)
+    for (const { key } of this.#want?.docs ?? []) if (this.#host.fetching.get(key) === this.peer) this.#host.fetching.delete(key)
     this.#want = undefined
   }
 
@@ -225,11 +230,12 @@ export class Session {
 
   #fetch(slice: readonly Lacking[], nowMs: number): void {
     const ranges: Range[] = []
-    const docs: string[] = []
+    const docs: { key: string; from: number }[] = []
     for (const { doc, clock } of slice) {
       const key = docKey(doc)
-      ranges.push({ doc, from: this.#host.replica.clock(key), to: clock })
-      docs.push(key)
+      const from = this.#host.replica.clock(key)
+      ranges.push({ doc, from, to: clock })
+      docs.push({ key, from })
       this.#host.fetching.set(key, this.peer)
     }
     this.#want = { id: this.#nextId++, deadlineMs: nowMs + SILENCE_MS, docs }
@@ -238,7 +244,7 @@ export class Session {
 
   #serveTips(m: StateMessage & { type: 'ask' }, nowMs: number): undefined {
     const horizon = Math.max(m.horizon, this.#host.horizon(nowMs))
-    const { tips, floor, rest } = this.#host.replica.tips(m.author, horizon, m.below, Math.min(m.limit, MORE_TIPS))
+    const { tips, floor, rest } = this.#host.replica.tips(m.author, horizon, m.below, Math.max(1, Math.min(m.limit, MORE_TIPS)))
     this.#host.send(
       this.peer,
       encodeMessage({

@@ -1,5 +1,5 @@
 import { type Fault, fault, invariant } from '../src/base/errors.ts'
-import { HlcClock } from '../src/base/hlc.ts'
+import { HlcClock, hlcMs } from '../src/base/hlc.ts'
 import type { NodeIdentity } from '../src/base/ids.ts'
 import type { Random } from '../src/base/prng.ts'
 import { TimerTable } from '../src/base/timer-table.ts'
@@ -45,7 +45,10 @@ export type StateOutput =
   | { readonly kind: 'violation'; readonly node: string; readonly fault: Fault }
   /** Something was not taken, by no fault of the link: count and log. */
   | { readonly kind: 'refused'; readonly node: string; readonly fault: Fault }
-  /** The cluster knows a higher incarnation of this node, or more of this one than we wrote: stop, and start again above it. Given once. */
+  /**
+   * The cluster knows a higher incarnation of this node, or more of this one than we wrote, or our own stamps ran far ahead of the clock: stop, and start
+   * again above it. Given once.
+   */
   | { readonly kind: 'higherIncarnation'; readonly incarnation: number }
   /** The start-up pull is over. Given once. */
   | { readonly kind: 'ready' }
@@ -121,6 +124,8 @@ export class StateCore {
     refused: new Map(),
   }
   readonly #pulledFrom = new Set<string>()
+  /** The highest stamp that another node wrote and that was taken here. */
+  #othersHlc = 0
   #outputs: StateOutput[] = []
   #startMs: number | undefined
   #lastMs = 0
@@ -360,6 +365,8 @@ export class StateCore {
       this.#counters.frameBytesIn += frame.update.length
       if (!this.#take(frame, peer.node, m.asked, relay, nowMs)) break
     }
+    // What was early is asked for once a message, not once a frame.
+    if (!m.asked) session.handleTimeout(nowMs)
     if (relay.length > 0) {
       const siblings = [...this.#peers.values()].filter((p) => p.peer.region === this.#self.region)
       this.#counters.framesRelayed += relay.length
@@ -388,6 +395,7 @@ export class StateCore {
       case 'applied': {
         for (const entry of outcome.entries) this.#index(entry)
         this.#clock.observe(outcome.lastHlc, nowMs)
+        if (frame.doc.node !== this.#self.node) this.#othersHlc = Math.max(this.#othersHlc, outcome.lastHlc)
         const fromRegion = this.#regions.get(from)
         if (!asked && fromRegion !== this.#self.region && frame.doc.region !== this.#self.region) relay.push(frame)
         return true
@@ -449,7 +457,7 @@ export class StateCore {
   #wanted(doc: DocName, peer: string, nowMs: number): boolean {
     const key = docKey(doc)
     if (this.#regions.get(doc.node) !== doc.region || doc.bucket < horizonAt(nowMs, this.#constants)) return false
-    if (doc.node === this.#self.node && doc.incarnation === this.#self.incarnation) {
+    if (this.#replica.isOwn(doc)) {
       this.#higher(doc.incarnation)
       return false
     }
@@ -463,6 +471,8 @@ export class StateCore {
   }
 
   #forked(doc: DocName, peer: string): void {
+    // Nobody but this process writes it: so there are two of this process (a machine that was copied while it ran).
+    if (this.#replica.isOwn(doc)) this.#higher(doc.incarnation)
     this.#refused(peer, fault('CRDT_FORK', `doc ${docKey(doc)}`))
   }
 
@@ -476,7 +486,23 @@ export class StateCore {
     this.#outputs.push({ kind: 'violation', node, fault: f })
   }
 
+  /**
+   * The clock ran ahead and was set right: for as long as it ran ahead nobody would take what we write, and here it would hide what others write later. A new
+   * incarnation begins with the right time (DESIGN State 10). Within the reorder window it comes right by itself. Where others' stamps are as far ahead
+   * it is the clock of now that is wrong, and a new incarnation would be worse.
+   */
+  #checkClock(nowMs: number): void {
+    const { driftBoundMs, windowMs } = this.#constants
+    if (this.#toldHigher || this.#clock.aheadMs(nowMs) <= windowMs || hlcMs(this.#othersHlc) > nowMs + driftBoundMs) return
+    this.#refused(
+      this.#self.node,
+      fault('CRDT_CLOCK_RAN_AHEAD', `own stamps ${this.#clock.aheadMs(nowMs)} ms ahead of the clock`),
+    )
+    this.#higher(this.#self.incarnation)
+  }
+
   #digestRound(nowMs: number): void {
+    this.#checkClock(nowMs)
     this.#sendDigest([...this.#peers.keys()], nowMs)
     const jitter = 0.9 + this.#random.unit() / 5
     this.#timers.set('digest', nowMs + Math.max(1, Math.round(this.#digestPeriodMs * jitter)))
@@ -514,6 +540,8 @@ export class StateCore {
     if (horizon === this.#horizon) return
     this.#horizon = horizon
     this.#timers.set('expire', retentionEndMs(horizon, this.#constants))
+    // After a sleep longer than the retention what waits for its flush belongs to docs that go now.
+    this.#flush()
     const dropped = this.#replica.expire(nowMs)
     for (const entries of dropped) for (const entry of entries) this.#drops.push(entry)
     if (this.#drops.length > 0) this.#timers.set('drop', nowMs)

@@ -67,6 +67,11 @@ interface Heard {
 /** News leaves at once, but not more often than this. */
 const MIN_GOSSIP_MS = 100
 const MIN_PROBE_MS = 100
+/**
+ * For so long after its start a node calls nobody dead that it has never seen alive: clusters start together, and a node that still opens its journal or pulls
+ * its state is not dead. Past it a node that never came is dead, for an operator wants to know, and DNS has to drop it.
+ */
+const START_GRACE_MS = 15_000
 /** A serial further ahead of our clock than this is a broken clock somewhere, and is not followed. */
 const MAX_SERIAL_AHEAD_S = 86_400
 
@@ -100,6 +105,7 @@ export class HealthCore {
   #gossipMs = 0
   #gossipedMs = Number.NEGATIVE_INFINITY
   #lastNowMs: number | undefined
+  #graceEndMs = 0
   /** Added to the caller's clock so that ours never goes back. */
   #offsetMs = 0
   #view: HealthView | undefined
@@ -286,6 +292,9 @@ export class HealthCore {
   #advance(nowMs: number): number {
     if (this.#lastNowMs === undefined) {
       this.#gossipMs = nowMs
+      this.#graceEndMs = nowMs + START_GRACE_MS
+      // Where the disk knows none: a serial of 0 would be newer than half of all others, and lower than the next (RFC 1982).
+      if (this.#serial === 0) this.#serial = nextSerial(0, nowMs, this.#regionNumber)
       for (const target of this.#targets.values()) target.dueMs = nowMs
     } else if (nowMs < this.#lastNowMs) {
       this.#offsetMs += this.#lastNowMs - nowMs
@@ -298,7 +307,8 @@ export class HealthCore {
   #conclude(target: Target, ok: boolean, t: number): void {
     target.askedMs = undefined
     const before = target.observation.state
-    target.observation = observe(target.observation, ok, this.#probe)
+    const fall = before === 'unknown' && t < this.#graceEndMs ? Number.POSITIVE_INFINITY : this.#probe.fall
+    target.observation = observe(target.observation, ok, { rise: this.#probe.rise, fall })
     if (target.observation.state !== before) this.#gossipSoon(t)
   }
 
@@ -315,7 +325,8 @@ export class HealthCore {
     if (!this.#targets.has(report.node) || report.ageMs >= this.#staleMs) return
     const known = this.#heard.get(report.node)
     if (known !== undefined) {
-      if (report.incarnation < known.incarnation) return
+      // A higher incarnation that has gone stale hides nothing: a node that lost its disk counts from the beginning.
+      if (report.incarnation < known.incarnation && t - known.sinceMs < this.#staleMs) return
       if (report.incarnation === known.incarnation && report.seq <= known.seq) return
     }
     // Names that we do not know (a configuration being rolled out) are not kept: the table stays as large as our own configuration.

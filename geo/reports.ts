@@ -61,7 +61,7 @@ export function decodeReports(bytes: Uint8Array): Result<ReportMessage> {
   if (typeof value !== 'object' || value === null) return bad(malformed('not an object'))
   const { v, serial, names, reports } = value as Record<string, unknown>
   if (v !== REPORT_VERSION)
-    return bad(fault('GEO_REPORT_VERSION', `version ${String(v).slice(0, 20)}, ours is ${REPORT_VERSION}`))
+    return bad(fault('GEO_REPORT_VERSION', `version ${typeof v === 'number' ? v : typeof v}, ours is ${REPORT_VERSION}`))
   if (!isCount(serial) || serial >= 2 ** 32) return bad(malformed('serial'))
   if (!Array.isArray(names) || names.length > MAX_REPORT_NAMES) return bad(malformed('names'))
   if (!names.every((name) => typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME_LENGTH))

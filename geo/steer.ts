@@ -7,7 +7,7 @@ export interface ZoneView {
   /** The region and node that answer. */
   readonly region: string
   readonly node: string
-  /** 0 before any change. */
+  /** 0 before the core has been told the time. */
   readonly serial: number
   /** The shared verdicts by name. */
   readonly regions: Readonly<Record<string, Verdict>>

@@ -18,7 +18,7 @@ import {
 } from './admin/api.ts'
 import { type Clock, systemClock } from './base/clock.ts'
 import { AntipodeError } from './base/errors.ts'
-import { incarnationText, type NodeIdentity } from './base/ids.ts'
+import { incarnationCounter, incarnationText, type NodeIdentity } from './base/ids.ts'
 import { createLog, LimitedLog, type Log } from './base/log.ts'
 import { createMetrics, type Metrics } from './base/metrics.ts'
 import { SystemRandom } from './base/prng.ts'
@@ -41,6 +41,8 @@ import { bindingView, dialogView } from './views.ts'
 const CHANNEL = { state: 1, health: 2, cdr: 3 } as const
 
 const DIALOG_LEASE_MS = 30 * 60_000
+/** Starts that a node may have missed of itself (a disk restored from an old backup). */
+const MAX_INCARNATION_LEAP = 100_000
 /** How often the loop's delay and the process's size are sampled. */
 const SAMPLE_MS = 500
 
@@ -397,6 +399,14 @@ export class Gateway implements AdminTarget {
         this.#link.dropPeer(output.node, output.fault.code)
         return
       case 'higherIncarnation':
+        // A counter that no real node has reached is a member's lie or its broken disk: going above it would use the numbers up.
+        if (incarnationCounter(output.incarnation) > incarnationCounter(this.#self.incarnation) + MAX_INCARNATION_LEAP) {
+          this.#log.error(
+            { met: incarnationText(output.incarnation) },
+            'an incarnation of this node is claimed that cannot be: ignored',
+          )
+          return
+        }
         this.#log.error(
           { met: incarnationText(output.incarnation) },
           'a higher incarnation of this node is known: starting again above it',

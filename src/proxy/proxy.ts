@@ -1,4 +1,3 @@
-import type { DialogEntry } from '../../crdt/entry.ts'
 import type { NodeIdentity } from '../base/ids.ts'
 import type { KeyRing } from '../base/keys.ts'
 import type { Metrics } from '../base/metrics.ts'
@@ -9,24 +8,14 @@ import { type Flow, flowText, type TransportName } from '../sip/flow.ts'
 import type { SipRequest, SipResponse } from '../sip/message.ts'
 import { makeResponse } from '../sip/respond.ts'
 import type { ClientId, ServerId, TransactionLayer } from '../transaction/layer.ts'
-import { aorOrRaw, type Call, callIdOf, cdrPart, EndedCalls, stampOf } from './call.ts'
+import { aorOrRaw, type Call, callIdOf, cdrPart } from './call.ts'
+import { CallBook, type DialogStore } from './call-book.ts'
 import { bestResponse, gatherChallenges } from './forking.ts'
 import { HOP_HEADER, makeHop } from './hop.ts'
 import { type Leg, legOfFlow } from './leg.ts'
 import type { OwnRoutes } from './record-route.ts'
 import { literalAddress, type Neighbourhood, type Target, type Way, waysTo } from './target-set.ts'
 import { type CallToken, checkToken, type Direction, makeToken } from './token.ts'
-
-export type DialogWrite = Omit<DialogEntry, 'kind' | 'hlc' | 'region' | 'node' | 'incarnation'>
-
-/** Dialog state, as the proxy needs it; in production the CRDT. */
-export interface DialogStore {
-  write(entry: DialogWrite, nowMs: number): void
-  /** A node of any region has recorded the end of this call. */
-  callEnded(id: string): boolean
-  /** The same of one leg: the call's id, `/`, the To-tag. */
-  dialogEnded(id: string): boolean
-}
 
 /** `journal`: the shell makes the part durable and calls `handleJournaled(ticket, …)`; ticket 0 is not waited for. */
 export type ProxyOutput = { readonly kind: 'journal'; readonly ticket: number; readonly part: CdrPart }
@@ -89,17 +78,10 @@ interface Branch {
 }
 
 /** Names of timers: what for, and of what. */
-type TimerName = `silence:${number}` | `timerC:${number}` | `early:${number}` | `forget:${number}` | `lease:${string}`
-
-/** A call that this node took and that is up: its lease is renewed until the end is seen here. */
-interface OwnedDialog {
-  readonly write: DialogWrite
-}
+type TimerName = `silence:${number}` | `timerC:${number}` | `early:${number}` | `forget:${number}`
 
 /** What a context outlives its final response by: retransmitted 2xx and late branches (64 × T1, RFC 6026 Timer L and M). */
 const FORGET_MS = 33_000
-/** A call whose BYE never came is not kept alive for ever: its lease runs out, and what became of it is unknown. */
-const LONGEST_CALL_MS = 24 * 3_600_000
 /** A call that rings longer than this is shown as an early dialog; most are answered or refused before, and cost no write. */
 const EARLY_AFTER_MS = 1_000
 const ROUTED_METHODS: ReadonlySet<string> = new Set(['INVITE', 'SUBSCRIBE', 'REFER'])
@@ -118,14 +100,14 @@ export class StatefulProxy {
   readonly #branches = new Map<ClientId, Branch>()
   readonly #timers = new TimerTable<TimerName>()
   readonly #tickets = new Map<number, (durable: boolean, nowMs: number) => void>()
-  readonly #ended = new EndedCalls()
-  readonly #owned = new Map<string, OwnedDialog>()
+  readonly #book: CallBook
   readonly #ours = new WeakSet<SipResponse>()
   #outputs: ProxyOutput[] = []
   #lastTicket = 0
 
   constructor(options: ProxyOptions) {
     this.#o = options
+    this.#book = new CallBook(options.dialogs, options.dialogLeaseMs)
   }
 
   get contexts(): number {
@@ -134,7 +116,7 @@ export class StatefulProxy {
 
   /** Calls that this node took and that are up. */
   get ownedDialogs(): number {
-    return this.#owned.size
+    return this.#book.size
   }
 
   takeOutputs(): ProxyOutput[] {
@@ -144,7 +126,9 @@ export class StatefulProxy {
   }
 
   nextTimeoutMs(): number | undefined {
-    return this.#timers.nextMs()
+    const own = this.#timers.nextMs()
+    const book = this.#book.nextTimeoutMs()
+    return own === undefined ? book : book === undefined ? own : Math.min(own, book)
   }
 
   // ── Requests ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,7 +140,7 @@ export class StatefulProxy {
   forwardInitial(server: ServerId, request: SipRequest, flow: Flow, groups: Target[][], account: string, nowMs: number): void {
     const { callId, fromTag } = request
     const before = request.method === 'INVITE' ? this.#spiral(request) : undefined
-    const call = request.method === 'INVITE' ? this.#newCall(request, flow, account, nowMs, before) : undefined
+    const call = request.method === 'INVITE' ? this.#book.open(request, flow, account, nowMs, before) : undefined
     const spiral = before !== undefined
     const callerLeg = this.#callerLeg(request, flow)
     const startMs = call?.startMs ?? nowMs
@@ -192,7 +176,7 @@ export class StatefulProxy {
       this.#o.layer.respond(server, response, nowMs)
       return
     }
-    const call = this.#newCall(request, flow, account, nowMs)
+    const call = this.#book.open(request, flow, account, nowMs)
     this.#o.metrics.calls.attempts.inc()
     const context = this.#open(server, request, nowMs, { call })
     this.#journal(cdrPart(call, this.#o.self, 'attempt', nowMs))
@@ -331,23 +315,20 @@ export class StatefulProxy {
   }
 
   handleTimeout(nowMs: number): void {
+    this.#book.handleTimeout(nowMs)
     for (let name = this.#timers.takeDue(nowMs); name !== undefined; name = this.#timers.takeDue(nowMs)) this.#fire(name, nowMs)
   }
 
   #fire(name: TimerName, nowMs: number): void {
     const colon = name.indexOf(':')
     const what = name.slice(0, colon)
-    if (what === 'lease') {
-      this.#renewLease(name.slice(colon + 1), nowMs)
-      return
-    }
     const id = Number(name.slice(colon + 1))
     if (what === 'forget') {
       this.#forget(id)
       return
     }
     if (what === 'early') {
-      this.#writeEarly(id, nowMs)
+      this.#ring(id, nowMs)
       return
     }
     const branch = this.#branches.get(id)
@@ -558,7 +539,7 @@ export class StatefulProxy {
     let part: CdrPart | undefined
     if (call !== undefined && !context.spiral) {
       part = cdrPart(call, this.#o.self, 'end', nowMs, { status: response.status, reason, hungUpBy: by })
-      this.#endCall(call, '', nowMs, context.earlyWritten, 0)
+      this.#book.end(call, '', nowMs, context.earlyWritten, nowMs)
       this.#o.metrics.calls.ended.inc({ by: by || 'system' })
     } else part = context.onFinal?.(response, this.#ours.has(response), nowMs)
     // RFC 4320 §4.1: no 408 to a non-INVITE; who sent it has given up by now, and would take our answer for a stray.
@@ -611,7 +592,7 @@ export class StatefulProxy {
           return
         }
         this.#o.layer.respond(context.server, response, laterMs)
-        if (!context.spiral) this.#confirm(call, leg, nowMs, laterMs)
+        if (!context.spiral) this.#book.confirm(call, leg, nowMs, laterMs)
       },
     )
   }
@@ -648,7 +629,7 @@ export class StatefulProxy {
       // Our own final says that the far end was not to be had, which is what a time-out says: the one who hung up has hung up.
       if (!(ours || response.status < 300 || response.status === 481 || response.status === 408)) return undefined
       const by = fromCaller ? 'caller' : 'callee'
-      this.#endCall(call, leg, arrivedMs, false, nowMs)
+      this.#book.end(call, leg, arrivedMs, false, nowMs)
       this.#o.metrics.calls.ended.inc({ by })
       return cdrPart(call, this.#o.self, 'end', arrivedMs, { leg, status: 200, reason: 'bye', hungUpBy: by })
     }
@@ -666,30 +647,14 @@ export class StatefulProxy {
 
   // ── Calls and dialogs ──────────────────────────────────────────────────────────────────────────────────────────
 
-  /** @param before the token of the call that this INVITE is part of already */
-  #newCall(request: SipRequest, flow: Flow, account: string, nowMs: number, before?: CallToken): Call {
-    const { callId, fromTag } = request
-    let stamp = before?.stamp ?? stampOf(request, '')
-    if (before === undefined && this.#hasEnded(callIdOf(callId, fromTag, stamp))) stamp = stampOf(request, String(nowMs))
-    const id = callIdOf(callId, fromTag, stamp)
-    const caller = aorOrRaw(request.from.uri)
-    const callee = aorOrRaw(request.uri)
-    const startMs = before?.startMs ?? nowMs
-    return { id, stamp, callId, fromTag, caller, callee, account, source: flowText(flow), startMs, emergency: false }
-  }
-
   /** The token of a call that went through us before and came back (§16.3 item 4's spiral); one that is over cannot come back. */
   #spiral(request: SipRequest): CallToken | undefined {
     for (const text of this.#o.routes.recorded(request)) {
       const check = checkToken(text, request.callId, request.fromTag, '', this.#o.tokenKeys)
       if (!check.ok || check.token.stamp === '') continue
-      if (!this.#hasEnded(callIdOf(request.callId, request.fromTag, check.token.stamp))) return check.token
+      if (!this.#book.hasEnded(callIdOf(request.callId, request.fromTag, check.token.stamp))) return check.token
     }
     return undefined
-  }
-
-  #hasEnded(id: string): boolean {
-    return this.#ended.has(id) || this.#o.dialogs.callEnded(id)
   }
 
   /**
@@ -709,39 +674,11 @@ export class StatefulProxy {
       : leg
   }
 
-  #writeEarly(server: ServerId, nowMs: number): void {
+  #ring(server: ServerId, nowMs: number): void {
     const context = this.#contexts.get(server)
     if (context?.call === undefined || context.settled || context.legs.size > 0) return
     context.earlyWritten = true
-    this.#o.dialogs.write(dialogOf(context.call, '', 'early', { leaseUntilMs: nowMs + this.#o.timerCMs }), nowMs)
-  }
-
-  #confirm(call: Call, leg: string, answerMs: number, nowMs: number): void {
-    const write = dialogOf(call, leg, 'confirmed', { answerMs, leaseUntilMs: nowMs + this.#o.dialogLeaseMs })
-    this.#o.dialogs.write(write, nowMs)
-    this.#owned.set(write.id, { write })
-    this.#timers.set(`lease:${write.id}`, nowMs + this.#o.dialogLeaseMs / 2)
-  }
-
-  #renewLease(id: string, nowMs: number): void {
-    const owned = this.#owned.get(id)
-    if (owned === undefined) return
-    if (this.#o.dialogs.dialogEnded(id) || nowMs - owned.write.answerMs > LONGEST_CALL_MS) {
-      this.#owned.delete(id)
-      return
-    }
-    this.#o.dialogs.write({ ...owned.write, leaseUntilMs: nowMs + this.#o.dialogLeaseMs }, nowMs)
-    this.#timers.set(`lease:${id}`, nowMs + this.#o.dialogLeaseMs / 2)
-  }
-
-  /** Remembers the end and replicates it; a call that was never answered has a dialog only if it was written as early. */
-  #endCall(call: Call, leg: string, endMs: number, early: boolean, answeredEndMs: number): void {
-    this.#ended.add(call.id, endMs)
-    if (leg === '' && !early) return
-    const entry = dialogOf(call, leg, 'ended', { endMs, observed: true })
-    this.#owned.delete(entry.id)
-    this.#timers.clear(`lease:${entry.id}`)
-    this.#o.dialogs.write(entry, answeredEndMs || endMs)
+    this.#book.ring(context.call, nowMs + this.#o.timerCMs, nowMs)
   }
 
   /** A final response that this node makes itself; the CDR tells it from the far end's. */
@@ -756,24 +693,6 @@ export class StatefulProxy {
     if (context === undefined) return
     this.#contexts.delete(server)
     for (const client of context.clients) this.#branches.delete(client)
-  }
-}
-
-function dialogOf(call: Call, leg: string, phase: DialogWrite['phase'], rest: Partial<DialogWrite>): DialogWrite {
-  return {
-    id: `${call.id}/${leg}`,
-    phase,
-    callId: call.callId,
-    fromTag: call.fromTag,
-    toTag: leg,
-    caller: call.caller,
-    callee: call.callee,
-    startMs: call.startMs,
-    answerMs: 0,
-    leaseUntilMs: 0,
-    endMs: 0,
-    observed: false,
-    ...rest,
   }
 }
 

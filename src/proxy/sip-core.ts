@@ -13,9 +13,10 @@ import { checkMessage, type SipMessage, type SipRequest, type SipResponse } from
 import { makeResponse } from '../sip/respond.ts'
 import { canonicalAor, parseUri, type SipUri } from '../sip/uri.ts'
 import { type ServerId, TransactionLayer, type TransactionOutput } from '../transaction/layer.ts'
+import type { DialogStore } from './call-book.ts'
 import { checkHop, HOP_HEADER } from './hop.ts'
 import { legOfFlow } from './leg.ts'
-import { type DialogStore, StatefulProxy } from './proxy.ts'
+import { StatefulProxy } from './proxy.ts'
 import type { OwnRoutes } from './record-route.ts'
 import { literalAddress, type Neighbourhood, type Target, targetsOf, waysTo } from './target-set.ts'
 

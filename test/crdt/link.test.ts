@@ -368,3 +368,17 @@ t.test('a port in use is named', async (t) => {
   await net.start('us-east-1')
   await t.rejects(net.start('us-east-1'), { code: 'NET_PORT_IN_USE', message: /127\.7\.1\.1:\d+ is in use/ })
 })
+
+t.test('a connection that says nothing keeps no place', async (t) => {
+  const net = await Net.make(t, 'us-east-1', 'us-east-2')
+  await net.start('us-east-1')
+  const { hostname, port } = new URL(net.url('us-east-1'))
+  const socket = connect(Number(port), hostname)
+  socket.on('error', () => undefined)
+  let closed = false
+  socket.on('close', () => {
+    closed = true
+  })
+  socket.resume()
+  await until('closed by the listener', () => closed)
+})

@@ -300,3 +300,26 @@ t.test('stamps of one author rise, so entries of one millisecond keep their orde
     [0, 1, 2, 3, 4],
   )
 })
+
+t.test('no doc name is used twice, even when a clock that ran ahead had its doc dropped', async (t) => {
+  const { replica, frames } = author([2])
+  t.equal(replica.expire(retentionEndMs(docName().bucket, CONSTANTS)).length, 1)
+  replica.append(binding(NOW, 2))
+  const [frame] = replica.flush()
+  t.not(docKey(frame!.doc), docKey(frames[0]!.doc))
+  const holder = makeReplica('eu-west-1')
+  for (const f of [...frames, frame!]) t.equal(holder.apply(f, NOW).kind, 'applied')
+  t.equal(holder.recordCount, 3)
+})
+
+t.test('a node never holds more authors than its digest may list', async (t) => {
+  const holder = makeReplica('eu-west-1')
+  for (let i = 0; i < LIMITS.digestAuthors; i++) {
+    const writer = makeReplica('us-east-1', INCARNATION + i)
+    writer.append({ ...binding(NOW), incarnation: INCARNATION + i })
+    holder.apply(writer.flush()[0]!, NOW)
+  }
+  holder.append({ ...binding(NOW), region: 'eu-west', node: 'eu-west-1' })
+  holder.flush()
+  t.equal(holder.digests().length, LIMITS.digestAuthors)
+})

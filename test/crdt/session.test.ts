@@ -269,3 +269,49 @@ t.test('an answer keeps to the budget and says so', async (t) => {
   )
   t.ok(pair.log.reduce((sum, l) => sum + l.bytes, 0) < 2 * (1 << 20), 'never more than the limit, whatever is asked')
 })
+
+t.test('an ASK for no tips at all is answered, and is no end of the process', async (t) => {
+  const pair = new Pair(full(3, 3), makeReplica('eu-west-1'))
+  pair.ends.a.session.handle({ type: 'ask', author: docName(), horizon: 0, below: Number.MAX_SAFE_INTEGER, limit: 0 }, NOW)
+  t.match(pair.log.at(-1)!.m, { type: 'tips', floor: docName().bucket })
+})
+
+t.test('authors that nobody answers for are bounded, and forgotten', async (t) => {
+  const pair = new Pair(makeReplica('eu-west-1'), makeReplica('us-east-1'))
+  pair.lose = () => true
+  const digest = (first: number, count: number): StateMessage => ({
+    type: 'digest',
+    horizon: 0,
+    authors: Array.from({ length: count }, (_, i) => ({
+      author: { region: 'us-east', node: 'us-east-1', incarnation: first + i },
+      docs: 1,
+      sum: Buffer.alloc(32),
+    })),
+  })
+  const { session } = pair.ends.a
+  const hear = (first: number, count: number): void => {
+    session.handle(digest(first, count) as Exclude<StateMessage, { type: 'frames' }>, pair.nowMs)
+  }
+  for (let i = 0; i < 3; i++) hear(4000 * i, 4000)
+  t.equal(pair.types('a').length, 4096, 'asked for, and no more')
+  pair.nowMs += 2001
+  hear(0, 0)
+  t.ok(session.pulled, 'what was never answered is not waited for without end')
+})
+
+t.test('an answer that ran out of its budget and brought nothing is not asked for again at once', async (t) => {
+  const a = full(1, 3)
+  const pair = new Pair(a, makeReplica('eu-west-1'))
+  pair.lose = (m) => m.type === 'frames' || m.type === 'done'
+  pair.digest('a')
+  pair.settle()
+  const wants = () => pair.types('b').filter((type) => type === 'want').length
+  t.equal(wants(), 1)
+  for (let id = 1; id < 10; id++) pair.ends.b.session.handle({ type: 'done', id, complete: false }, NOW)
+  t.equal(wants(), 1)
+  pair.lose = () => false
+  pair.digest('a')
+  pair.settle()
+  pair.wait(300)
+  t.equal(fingerprint(pair.ends.b.replica), fingerprint(a), 'the next digest begins again')
+})

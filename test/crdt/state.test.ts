@@ -1,5 +1,6 @@
 import t from 'tap'
-import { encodeMessage, type Frame, LIMITS } from '../../crdt/frames.ts'
+import { retentionEndMs } from '../../crdt/digest.ts'
+import { decodeMessage, encodeMessage, type Frame, LIMITS } from '../../crdt/frames.ts'
 import { StateCore, type StateOutput, type StatePeer } from '../../crdt/state.ts'
 import { encodeUpdate } from '../../crdt/update.ts'
 import { SeededRandom } from '../../src/base/prng.ts'
@@ -231,6 +232,98 @@ t.test('entries leave the index when their doc is dropped, in slices', async (t)
   t.equal(binding(NOW).kind, 'binding')
 })
 
+t.test('early frames of many docs are asked for in one message', async (t) => {
+  const state = makeState()
+  state.handlePeerUp(peer('us-east-1'), NOW)
+  state.takeOutputs()
+  const list = [1, 2, 3, 4].map((i) => author([1, 1], NOW - 1000 * i).frames[1]!)
+  state.handleMessage('us-east-1', frames(list), NOW)
+  const wants = sends(state.takeOutputs()).map((o) => decodeMessage(o.bytes))
+  t.match(wants, [{ ok: true, value: { type: 'want', ranges: { length: 4 } } }])
+})
+
+t.test('a doc of this very incarnation that another of us wrote is a reason to start again', async (t) => {
+  const state = makeState('us-east-1')
+  state.handlePeerUp(peer('us-east-2'), NOW)
+  const { kind: _, hlc: __, region: ___, node: ____, incarnation: _____, ...fields } = makeBinding({ expiresAtMs: NOW + 5000 })
+  state.writeBinding(fields, NOW)
+  state.handleTimeout(NOW + 10)
+  state.takeOutputs()
+  const sum = { docs: 1, sum: Buffer.alloc(32) }
+  state.handleMessage(
+    'us-east-2',
+    encodeMessage({ type: 'digest', horizon: 0, authors: [{ author: identity('us-east-1'), ...sum }] }),
+    NOW + 20,
+  )
+  const { kind, bucket, part } = docName()
+  const tip = { kind, bucket, part, clock: 1, hash: Buffer.alloc(32) }
+  const range = { horizon: 0, below: Number.MAX_SAFE_INTEGER, floor: 0, restDocs: 0, restSum: Buffer.alloc(32) }
+  state.handleMessage(
+    'us-east-2',
+    encodeMessage({ type: 'tips', author: identity('us-east-1'), ...range, tips: [tip] }),
+    NOW + 30,
+  )
+  t.match(
+    state.takeOutputs().filter((o) => o.kind === 'higherIncarnation' || o.kind === 'refused'),
+    [{ kind: 'higherIncarnation', incarnation: INCARNATION }, { fault: { code: 'CRDT_FORK' } }],
+  )
+})
+
+t.test('a sleep longer than the retention between a write and its flush leaves no wrong digest', async (t) => {
+  const state = makeState()
+  const { kind: _, hlc: __, region: ___, node: ____, incarnation: _____, ...fields } = makeBinding({ expiresAtMs: NOW + 5000 })
+  state.writeBinding(fields, NOW)
+  state.handleTimeout(NOW + 10)
+  state.writeBinding({ ...fields, cseq: 2 }, NOW + 20)
+  const woken = NOW + 60_000
+  state.handlePeerUp(peer('eu-west-2'), woken)
+  state.handleTimeout(woken)
+  for (let i = 0; i < 5; i++) state.handleTimeout(woken + i)
+  const { docs, entries, digest } = state.summary(woken + 10)
+  const fresh = makeState().summary(woken + 10)
+  t.same({ docs, entries, digest }, { docs: fresh.docs, entries: fresh.entries, digest: fresh.digest })
+  t.equal(state.bindings.size, 0)
+})
+
+t.test('a step back over the end of a retention brings our own docs back, and is no reason to start again', async (t) => {
+  const c = new SimCluster({ seed: 3, sizes: [2] })
+  c.run(3000)
+  for (let i = 0; i < 100; i++) {
+    c.write('r0-0', { cseq: i, callId: `c${i}` })
+    c.run(100)
+  }
+  // The node's clock is a little ahead when a bucket's retention ends; then both go back to before that.
+  const ends = retentionEndMs(Math.floor(c.written[0]!.hlc / 2048 / SIM_CONSTANTS.bucketWidthMs) + 1, SIM_CONSTANTS)
+  c.run(ends - 200 - c.clock.nowMs)
+  const held = (name: string): number => c.node(name).core.summary(c.clock.nowMs + c.node(name).skewMs).docs
+  t.equal(held('r0-0'), 2)
+  c.node('r0-0').skewMs = 240
+  t.equal(held('r0-0'), 1, 'dropped')
+  for (const n of c.nodes) n.skewMs = -5000
+  c.run(3000)
+  t.equal(held('r0-0'), 2)
+  t.same(c.higher, [])
+  t.equal(agree(c), undefined)
+})
+
+t.test('a clock that ran ahead and was set right is a reason to start again; one that others contradict is not', async (t) => {
+  const { kind: _, hlc: __, region: ___, node: ____, incarnation: _____, ...fields } = makeBinding({ expiresAtMs: NOW + 5000 })
+  const higher = (state: StateCore): unknown[] => state.takeOutputs().filter((o) => o.kind === 'higherIncarnation')
+  const setBack = (state: StateCore, ms: number, nowMs = NOW): unknown[] => {
+    state.writeBinding(fields, nowMs)
+    state.handleTimeout(nowMs + 10)
+    state.takeOutputs()
+    for (let at = nowMs - ms; at < nowMs - ms + 5000; at += 100) state.handleTimeout(at)
+    return higher(state)
+  }
+  t.same(setBack(makeState(), 3_600_000), [{ kind: 'higherIncarnation', incarnation: INCARNATION }])
+  t.same(setBack(makeState(), CONSTANTS.windowMs - 1000), [], 'within the reorder window it comes right by itself')
+  const confirmed = makeState()
+  confirmed.handlePeerUp(peer('us-east-1'), NOW)
+  confirmed.handleMessage('us-east-1', frames(author([1]).frames), NOW)
+  t.same(setBack(confirmed, 3_600_000), [], 'others say that it was right before')
+})
+
 // The cluster
 
 const users = (seed: number, i: number): string => `sip:u${(i * 7 + seed) % 40}@example.net`
@@ -384,4 +477,52 @@ t.test('once its docs are equal a cluster exchanges digests and nothing else', a
     before,
   )
   t.ok(c.net.wanBytes - wanBefore < 6 * 4 * 6 * 600, `${c.net.wanBytes - wanBefore} bytes over the WAN in 5 s`)
+})
+
+t.test('a node that runs ten minutes ahead and is set right is found everywhere again, in seconds', async (t) => {
+  const c = new SimCluster({ seed: 7, sizes: [2, 2] })
+  c.run(3000)
+  c.node('r0-0').skewMs = 600_000
+  c.run(2000)
+  c.write('r0-0', { aor: 'sip:u1@example.net', callId: 'ahead' })
+  c.run(2000)
+  t.equal(c.answer(c.node('r1-0'), 'sip:u1@example.net'), '')
+  c.node('r0-0').skewMs = 0
+  c.run(6000)
+  t.equal(c.higher.length, 1)
+  c.write('r1-0', { aor: 'sip:u1@example.net', callId: 'right', cseq: 1 })
+  c.write('r0-0', { aor: 'sip:u2@example.net', cseq: 1 })
+  c.run(4000)
+  t.equal(agree(c), undefined)
+  for (const n of c.nodes) {
+    t.match(c.answer(n, 'sip:u1@example.net'), 'right', `${n.name}: nothing of the false time hides it`)
+    t.not(c.answer(n, 'sip:u2@example.net'), '', `${n.name} found`)
+  }
+})
+
+t.test('clocks that jump, nodes that die, regions that are cut: in the end all agree', async (t) => {
+  for (let seed = 1; seed <= 6; seed++) {
+    const c = new SimCluster({ seed, sizes: [2, 2, 2], net: { loss: 0.05, reorder: 0.1, duplicate: 0.1 } })
+    const pick = <T>(list: readonly T[]): T | undefined => list[Math.floor(c.random.unit() * list.length)]
+    c.run(3000)
+    for (let i = 0; i < 120; i++) {
+      const dice = c.random.unit()
+      if (dice < 0.6) load(c, 3, 5, seed + i)
+      else if (dice < 0.7) c.net.cut(`r${Math.floor(c.random.unit() * 3)}`, `r${Math.floor(c.random.unit() * 3)}`)
+      else if (dice < 0.75) c.net.healAll()
+      else if (dice < 0.8 && c.living().length > 2) c.kill(pick(c.living())!.name)
+      else if (dice < 0.9) for (const n of c.nodes.filter((n) => !n.alive).slice(0, 1)) c.start(n.name)
+      else if (dice < 0.94) pick(c.nodes)!.skewMs = Math.floor((c.random.unit() - 0.5) * pick([400, 4000, 60_000, 600_000])!)
+      c.run(Math.floor(c.random.unit() * 1500))
+    }
+    c.net.healAll()
+    c.net.options = {}
+    for (const n of c.nodes) {
+      n.skewMs = 0
+      if (!n.alive) c.start(n.name)
+    }
+    // A clock that ran ahead by less than the window has that long to wait.
+    c.run(SIM_CONSTANTS.windowMs + 5000)
+    t.equal(agree(c), undefined, `seed ${seed}`)
+  }
 })

@@ -26,6 +26,8 @@ interface SimNode {
   readonly region: string
   core: HealthCore
   up: boolean
+  /** Runs, and /healthz does not say 200: it is starting, or its disk is full. */
+  unwell: boolean
   /** A killed process refuses at once; a vanished machine says nothing. */
   silent: boolean
   starts: number
@@ -62,7 +64,7 @@ export class HealthSim {
     for (const region of this.regions) {
       this.#group.set(region.name, 0)
       for (const name of region.nodes) {
-        const node = { name, region: region.name, up: true, silent: false, starts: 1, saved: undefined }
+        const node = { name, region: region.name, up: true, unwell: false, silent: false, starts: 1, saved: undefined }
         this.nodes.set(name, { ...node, core: this.#coreOf(name, region.name, 1, undefined) })
       }
     }
@@ -91,6 +93,10 @@ export class HealthSim {
     const node = this.#node(name)
     node.up = false
     node.silent = how === 'machine'
+  }
+
+  unwell(name: string, unwell: boolean): void {
+    this.#node(name).unwell = unwell
   }
 
   start(name: string): void {
@@ -214,6 +220,6 @@ export class HealthSim {
     const rttMs = this.#delayMs(from.name, to.name) + this.#delayMs(to.name, from.name)
     const there = this.connected(from.name, to.name)
     if (this.#lost() || !there || (!to.up && to.silent)) this.#later(PROBE.timeoutMs + below(this.#random, 20), result(false))
-    else this.#later(rttMs, result(to.up))
+    else this.#later(rttMs, result(to.up && !to.unwell))
   }
 }

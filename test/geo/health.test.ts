@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { HealthCore, type HealthOutput, readSavedView, type SavedView } from '../../geo/health.ts'
 import { encodeReports } from '../../geo/reports.ts'
-import { serialAfter } from '../../geo/serial.ts'
+import { serialAfter, serialOf } from '../../geo/serial.ts'
 import { majorityOf, type Verdict } from '../../geo/verdict.ts'
 import { below, SeededRandom } from '../../src/base/prng.ts'
 import { HealthSim } from './health-sim.ts'
@@ -168,6 +168,30 @@ t.test('a cluster that starts has no verdict before it has one, and calls nobody
   t.end()
 })
 
+t.test('nodes that start one after the other are dead for nobody; one that never comes is, after the grace', (t) => {
+  for (let seed = 1; seed <= 6; seed++) {
+    const sim = new HealthSim({ seed, sizes: [2, 2, 2] })
+    const names = [...sim.nodes.keys()]
+    const random = new SeededRandom(seed)
+    // Up as processes, so that they are linked and heard, long before they are well.
+    for (const name of names.slice(1)) sim.unwell(name, true)
+    for (const name of names.slice(1, -1)) {
+      sim.run(500 + below(random, 2000))
+      sim.unwell(name, false)
+    }
+    t.same(
+      sim.changes.filter((c) => c.output.to === 'dead'),
+      [],
+      `seed ${seed}`,
+    )
+    sim.run(20_000)
+    t.equal(sim.verdicts('r0n0').r2n0, 'alive')
+    t.equal(sim.verdicts('r0n0').r2n1, 'dead')
+    t.equal(sim.verdicts('r2n0').r2n1, 'dead')
+  }
+  t.end()
+})
+
 t.test('one probe at a time for a target, on a fixed beat, and a lost result is a failure', (t) => {
   const core = coreOf('us1')
   core.handleTimeout(0)
@@ -184,7 +208,9 @@ t.test('one probe at a time for a target, on a fixed beat, and a lost result is 
   core.handleProbeResult('us2', false, 3011)
   core.handleTimeout(3111)
   core.handleTimeout(5200)
-  t.equal(core.evidence('us2'), 'dead', 'of two probes whose result never came')
+  t.equal(core.evidence('us2'), 'unknown', 'never seen alive, and we have just started')
+  for (let at = 7300; at < 20_000; at += 2100) core.handleTimeout(at)
+  t.equal(core.evidence('us2'), 'dead', 'of probes whose result never came')
   t.end()
 })
 
@@ -228,7 +254,9 @@ t.test('only newer reports count, and only fresh ones; the age that a relay adds
   t.same(core.view().heard, ['us', 'eu'], 'the same seq again is no news')
   core.handleMessage('us2', reportOf('ap1', 2, all, { ageMs: 4000 }), 700)
   t.same(core.view().heard, ['us', 'eu'], 'too old on arrival')
-  core.handleMessage('us2', reportOf('us1', 2, []), 700)
+  core.handleMessage('us2', reportOf('ap1', 1, all, { incarnation: 0 }), 5000)
+  t.same(core.view().heard, ['us', 'ap'], 'a lower incarnation counts once the higher one has gone stale: its disk was lost')
+  core.handleMessage('us2', reportOf('us1', 2, []), 5000)
   t.equal(core.evidence('us1'), 'alive', 'nobody else reports for us')
   t.end()
 })
@@ -290,6 +318,8 @@ t.test('the serial rises with every change of verdict, is one for all, and a bro
 
   const nowMs = 1_760_000_000_000
   const core = coreOf('us1')
+  core.handleTimeout(nowMs - 1000)
+  t.equal(core.view().serial, serialOf(nowMs - 1000, 2), 'without a disk it begins with the clock, never with 0')
   core.handleMessage('eu1', reportOf('eu1', 1, NAMES, { serial: 1 }), nowMs)
   const known = core.view().serial
   const ahead = (((nowMs / 1000 + 90_000) * 16) % 2 ** 32) >>> 0

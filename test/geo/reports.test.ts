@@ -41,6 +41,7 @@ const REFUSED: Readonly<Record<string, readonly [unknown, string]>> = {
   null: [null, 'GEO_REPORT_MALFORMED'],
   'another version': [{ ...good, v: 2 }, 'GEO_REPORT_VERSION'],
   'no version': [[], 'GEO_REPORT_VERSION'],
+  'a version that cannot be made text': [{ ...good, v: { toString: 1, valueOf: 1 } }, 'GEO_REPORT_VERSION'],
   'a serial over 32 bits': [{ ...good, serial: 2 ** 32 }, 'GEO_REPORT_MALFORMED'],
   'names that are no list': [{ ...good, names: 'ab' }, 'GEO_REPORT_MALFORMED'],
   'too many names': [{ ...good, names: Array.from({ length: MAX_REPORT_NAMES + 1 }, (_, i) => `n${i}`) }, 'GEO_REPORT_MALFORMED'],

@@ -1,6 +1,6 @@
 import type { BindingEntry, ClusterConstants, Entry } from '../../crdt/entry.ts'
 import { StateCore, type StateOutput } from '../../crdt/state.ts'
-import { makeIncarnation, rendezvous } from '../../src/base/ids.ts'
+import { incarnationCounter, makeIncarnation, rendezvous } from '../../src/base/ids.ts'
 import { below, type Random, SeededRandom } from '../../src/base/prng.ts'
 import { SimClock } from './clock.ts'
 import { type NetOptions, SimNet } from './net.ts'
@@ -189,8 +189,22 @@ export class SimCluster {
     if (output.kind === 'violation')
       this.violations.push(`${n.name} of ${output.node}: ${output.fault.code} ${output.fault.detail}`)
     else if (output.kind === 'refused') this.refused.set(output.fault.code, (this.refused.get(output.fault.code) ?? 0) + 1)
-    else if (output.kind === 'higherIncarnation') this.higher.push({ node: n.name, incarnation: output.incarnation })
+    else if (output.kind === 'higherIncarnation') this.#startAgain(n, output.incarnation)
     else if (output.kind === 'send') this.#send(n, this.node(output.node), output.bytes)
+  }
+
+  /** As the gateway does: stops, and is there again shortly after, above the incarnation that was met. */
+  #startAgain(n: SimNode, incarnation: number): void {
+    this.higher.push({ node: n.name, incarnation })
+    n.starts = Math.max(n.starts, incarnationCounter(incarnation))
+    const { core } = n
+    this.clock.after(1, () => {
+      if (n.core !== core || !n.alive) return
+      this.kill(n.name)
+      this.clock.after(500, () => {
+        if (n.core === core && !n.alive) this.start(n.name)
+      })
+    })
   }
 
   #send(from: SimNode, to: SimNode, bytes: Buffer): void {
