@@ -44,7 +44,7 @@ const DIALOG_LEASE_MS = 30 * 60_000
 /** Starts that a node may have missed of itself (a disk restored from an old backup). */
 const MAX_INCARNATION_LEAP = 100_000
 /** How often the loop's delay and the process's size are sampled. */
-const SAMPLE_MS = 500
+const SAMPLE_MS = 100
 
 export interface GatewayOptions {
   readonly log?: Log
@@ -87,6 +87,7 @@ export class Gateway implements AdminTarget {
   /** The last mirror message of each peer that linked before the journal was open: its QUERY. */
   readonly #beforeJournal = new Map<string, Uint8Array>()
   #sampler: NodeJS.Timeout | undefined
+  #sampledMs: number | undefined
   /** Totals of the state core that the metrics have had. */
   readonly #told = new Map<string, number>()
   #open = false
@@ -551,8 +552,11 @@ export class Gateway implements AdminTarget {
     this.#metrics.process.memory.set(memory)
     const { user, system } = process.cpuUsage()
     this.#metrics.process.cpuSeconds.set((user + system) / 1e6)
-    const before = this.#clock.monotonicMs()
-    setImmediate(() => this.#metrics.process.eventLoopDelay.observe((this.#clock.monotonicMs() - before) / 1000))
+    // How late this timer is: what held the loop up held it up as well.
+    const nowMs = this.#clock.monotonicMs()
+    if (this.#sampledMs !== undefined)
+      this.#metrics.process.eventLoopDelay.observe(Math.max(0, nowMs - this.#sampledMs - SAMPLE_MS) / 1000)
+    this.#sampledMs = nowMs
   }
 
   // ── AdminTarget ────────────────────────────────────────────────────────────────────────────────────────────────

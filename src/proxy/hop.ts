@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { ByteReader, ByteWriter } from '../base/bytes.ts'
-import type { KeyRing } from '../base/keys.ts'
+import { type KeyRing, keyObject } from '../base/keys.ts'
 import type { SipRequest } from '../sip/message.ts'
 import { type Leg, readLeg, writeLeg } from './leg.ts'
 
@@ -52,7 +52,7 @@ export function checkHop(text: string, request: SipRequest, ring: KeyRing, nowMs
 
 function mac(key: Buffer, payload: Buffer, r: SipRequest): Buffer {
   const identity = [r.method, r.callId, String(r.cseq.seq), r.fromTag, r.toTag, r.uri]
-  return createHmac('sha256', key)
+  return createHmac('sha256', keyObject(key))
     .update(`hop:${identity.map((part) => `${part.length}:${part}`).join('')}`, 'latin1')
     .update(payload)
     .digest()

@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { ByteReader, ByteWriter } from '../base/bytes.ts'
-import type { KeyRing } from '../base/keys.ts'
+import { type KeyRing, keyObject } from '../base/keys.ts'
 import { type Leg, readLeg, writeLeg } from './leg.ts'
 
 /**
@@ -75,7 +75,7 @@ export function checkToken(text: string, callId: string, fromTag: string, toTag:
 
 function mac(key: Buffer, payload: Buffer, callId: string, callerTag: string): Buffer {
   // Lengths first: no two (Call-ID, tag) pairs give the same bytes.
-  return createHmac('sha256', key)
+  return createHmac('sha256', keyObject(key))
     .update(`token:${callId.length}:${callerTag.length}:${callId}${callerTag}`, 'latin1')
     .update(payload)
     .digest()

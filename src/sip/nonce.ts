@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { AntipodeError } from '../base/errors.ts'
-import type { KeyRing } from '../base/keys.ts'
+import { type KeyRing, keyObject } from '../base/keys.ts'
 import type { Random } from '../base/prng.ts'
 
 /**
@@ -55,7 +55,7 @@ export function checkNonce(nonce: string, o: NonceScope): number | undefined {
 }
 
 const mac = (key: Buffer, o: NonceScope, signed: Buffer): Buffer =>
-  createHmac('sha256', key)
+  createHmac('sha256', keyObject(key))
     .update(`nonce:${o.algorithm}:${Buffer.byteLength(o.realm)}:${o.realm}:`)
     .update(signed)
     .digest()

@@ -46,7 +46,11 @@ t.test('B: calls between regions and their CDRs', { skip: skip ?? false, timeout
     t.ok(Math.abs(cdr!.durationMs - (bye.atMs - answer.atMs)) < 100, `duration ${cdr!.durationMs} ms`)
     t.ok(cdr!.startMs > 0 && cdr!.startMs <= cdr!.answerMs)
     for (const part of ['attempt', 'start', 'end'] as const) {
-      t.match(cdr!.parts.find((p) => p.part === part), { region: 'eu-west', node: 'eu-west-2' }, part)
+      t.match(
+        cdr!.parts.find((p) => p.part === part),
+        { region: 'eu-west', node: 'eu-west-2' },
+        part,
+      )
     }
   })
 
@@ -77,7 +81,11 @@ t.test('B: calls between regions and their CDRs', { skip: skip ?? false, timeout
   t.test('the same Call-ID, tags and branch used again is a second call', async (t) => {
     const fixed = { 'tag=c[pid]-[call_number]': 'tag=same', 'branch=[branch]': 'branch=z9hG4bK-same-[msg_index]' }
     for (let i = 0; i < 2; i++) {
-      const call = await demo.sipp('call.xml', i === 0 ? 'eu-west-2' : 'us-east-2', [i === 0 ? 'first' : 'second'], { holdMs: 200, callId: 'same-call-id', replace: fixed })
+      const call = await demo.sipp('call.xml', i === 0 ? 'eu-west-2' : 'us-east-2', [i === 0 ? 'first' : 'second'], {
+        holdMs: 200,
+        callId: 'same-call-id',
+        replace: fixed,
+      })
       t.equal(call.code, 0, call.code === 0 ? 'SIPp is content' : call.output)
     }
     const cdrs = await until('two CDRs', 5000, async () => {

@@ -16,14 +16,24 @@ async function story(t: Test, byeHost: string, lost: NodeName[], disaster: (demo
   const others: NodeName[] = ['us-east-2', 'eu-west-1', 'ap-south-2']
   const at = (node: NodeName) => users.filter((_, i) => (i % 2 === 0 ? node === 'us-east-1' : others[((i - 1) / 2) % 3] === node))
   for (const node of ['us-east-1' as const, ...others]) {
-    const result = await demo.sipp('register.xml', node, at(node).map((u) => registration(u)), { rate: 500 })
+    const result = await demo.sipp(
+      'register.xml',
+      node,
+      at(node).map((u) => registration(u)),
+      { rate: 500 },
+    )
     t.equal(result.code, 0, result.code === 0 ? 'SIPp is content' : result.output)
   }
   await until('all users known at us-east-1', 5000, async () => (await demo.status('us-east-1')).state.bindings >= CALLS)
 
   // All up within 2 s; the hold ends after the disaster.
   const setupMs = Date.now()
-  const calls = demo.startSipp('call-bye-elsewhere.xml', 'us-east-1', users, { rate: 100, holdMs: 8000, timeoutS: 60, args: ['-key', 'bye_host', byeHost] })
+  const calls = demo.startSipp('call-bye-elsewhere.xml', 'us-east-1', users, {
+    rate: 100,
+    holdMs: 8000,
+    timeoutS: 60,
+    args: ['-key', 'bye_host', byeHost],
+  })
   await until('200 calls up', 6000, async () => (await demo.status('us-east-1')).state.dialogs >= CALLS)
   await sleep(2000)
   await disaster(demo)
@@ -55,13 +65,21 @@ async function story(t: Test, byeHost: string, lost: NodeName[], disaster: (demo
 
 t.setTimeout(300_000)
 
-t.test('C: the node that 200 calls were set up on dies; the BYEs go to its sibling', { skip: skip ?? false, timeout: 180_000 }, async (t) => {
-  await story(t, '127.0.1.2', ['us-east-1'], (demo) => demo.kill('us-east-1'))
-})
+t.test(
+  'C: the node that 200 calls were set up on dies; the BYEs go to its sibling',
+  { skip: skip ?? false, timeout: 180_000 },
+  async (t) => {
+    await story(t, '127.0.1.2', ['us-east-1'], (demo) => demo.kill('us-east-1'))
+  },
+)
 
-t.test('C: the whole region dies, with its disks; the BYEs go to another region', { skip: skip ?? false, timeout: 180_000 }, async (t) => {
-  await story(t, '127.0.2.1', ['us-east-1', 'us-east-2'], async (demo) => {
-    await demo.kill('us-east-1', 'us-east-2')
-    for (const n of ['us-east-1', 'us-east-2'] as const) rmSync(demo.nodeDirectory(n), { recursive: true, force: true })
-  })
-})
+t.test(
+  'C: the whole region dies, with its disks; the BYEs go to another region',
+  { skip: skip ?? false, timeout: 180_000 },
+  async (t) => {
+    await story(t, '127.0.2.1', ['us-east-1', 'us-east-2'], async (demo) => {
+      await demo.kill('us-east-1', 'us-east-2')
+      for (const n of ['us-east-1', 'us-east-2'] as const) rmSync(demo.nodeDirectory(n), { recursive: true, force: true })
+    })
+  },
+)
