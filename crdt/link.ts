@@ -3,9 +3,10 @@ import type { AddressInfo, Socket as NetSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type WebSocket as Socket, WebSocket, WebSocketServer } from 'ws'
 import type { Clock } from '../src/base/clock.ts'
-import { AntipodeError, bad, type Fault, fault, good, invariant, type Result } from '../src/base/errors.ts'
+import { bad, type Fault, fault, good, invariant, type Result } from '../src/base/errors.ts'
 import { incarnationText, type NodeIdentity } from '../src/base/ids.ts'
 import type { KeyRing } from '../src/base/keys.ts'
+import { endpoint, listenError } from '../src/base/listen.ts'
 import { LimitedLog, type Log } from '../src/base/log.ts'
 import type { Metrics } from '../src/base/metrics.ts'
 import type { Random } from '../src/base/prng.ts'
@@ -149,7 +150,7 @@ export class ClusterLink {
   /**
    * Listens and begins to dial; does not wait for any peer.
    *
-   * @throws AntipodeError NET_PORT_IN_USE or NET_LISTEN_FAILED, naming address and port
+   * @throws AntipodeError NET_PORT_IN_USE, NET_ADDRESS_UNAVAILABLE, … naming address and port
    */
   async start(): Promise<void> {
     const { address, port } = this.#o.listen
@@ -186,15 +187,7 @@ export class ClusterLink {
     })
     await new Promise<void>((resolve, reject) => {
       const failed = (error: NodeJS.ErrnoException): void => {
-        reject(
-          error.code === 'EADDRINUSE'
-            ? new AntipodeError('NET_PORT_IN_USE', `cluster link: ${address}:${port} is in use`, error)
-            : new AntipodeError(
-                'NET_LISTEN_FAILED',
-                `cluster link: cannot listen on ${address}:${port}: ${error.message}`,
-                error,
-              ),
-        )
+        reject(listenError(`cluster link on ${endpoint(address, port)}`, error))
       }
       // ws passes the errors of the HTTP server on as its own.
       sockets.once('error', failed)

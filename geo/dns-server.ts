@@ -1,6 +1,7 @@
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { createServer, type Server, type Socket } from 'node:net'
-import { AntipodeError } from '../src/base/errors.ts'
+import type { AntipodeError } from '../src/base/errors.ts'
+import { endpointText, listenError } from '../src/base/listen.ts'
 import { LimitedLog, type Log } from '../src/base/log.ts'
 import type { Metrics } from '../src/base/metrics.ts'
 import { answer } from './answer.ts'
@@ -56,7 +57,7 @@ export class DnsServer {
     this.#log = new LimitedLog(options.log)
   }
 
-  /** @throws AntipodeError NET_PORT_IN_USE or NET_LISTEN, naming address and port. Nothing is left open then. */
+  /** @throws AntipodeError NET_PORT_IN_USE, NET_ADDRESS_UNAVAILABLE, … naming address and port. Nothing is left open then. */
   async start(): Promise<void> {
     try {
       const tcp = await this.#listenTcp()
@@ -190,9 +191,6 @@ export class DnsServer {
 
   #listenError(error: Error, transport: string): AntipodeError {
     const { address, port } = this.#options.listen
-    const where = `${transport} ${address}:${port}`
-    return (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-      ? new AntipodeError('NET_PORT_IN_USE', `${where} (DNS) is in use`, error)
-      : new AntipodeError('NET_LISTEN', `cannot listen on ${where} (DNS): ${error.message}`, error)
+    return listenError(`DNS on ${endpointText(transport, address, port)}`, error)
   }
 }

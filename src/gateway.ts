@@ -19,6 +19,7 @@ import {
 import { type Clock, systemClock } from './base/clock.ts'
 import { AntipodeError } from './base/errors.ts'
 import { incarnationCounter, incarnationText, type NodeIdentity } from './base/ids.ts'
+import { endpoint } from './base/listen.ts'
 import { createLog, LimitedLog, type Log } from './base/log.ts'
 import { createMetrics, type Metrics } from './base/metrics.ts'
 import { SystemRandom } from './base/prng.ts'
@@ -677,9 +678,6 @@ export class Gateway implements AdminTarget {
     return m.registry.metrics()
   }
 }
-
-const endpoint = (address: string, port: number): string =>
-  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 
 /** Brings a counter up to a total that a core has counted by itself. */
 function raise(counter: { inc(by: number): void }, told: Map<string, number>, name: string, total: number): void {

@@ -2,6 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { BlockList, isIP } from 'node:net'
 import { AntipodeError } from '../base/errors.ts'
+import { endpoint, listenError } from '../base/listen.ts'
 import type { Log } from '../base/log.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { mergeParts } from '../cdr/merge.ts'
@@ -100,7 +101,7 @@ export class AdminServer {
     this.#routes = routes(target, this.#limits)
   }
 
-  /** @throws AntipodeError NET_PORT_IN_USE or NET_LISTEN, naming address and port */
+  /** @throws AntipodeError NET_PORT_IN_USE, NET_ADDRESS_UNAVAILABLE, … naming address and port */
   async start(): Promise<void> {
     const { address, port } = this.#o.listen
     const server = createServer({
@@ -122,12 +123,7 @@ export class AdminServer {
     })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error: NodeJS.ErrnoException) => {
-        const where = `admin HTTP on ${address}:${port}`
-        reject(
-          error.code === 'EADDRINUSE'
-            ? new AntipodeError('NET_PORT_IN_USE', `${where}: the port is in use`, error)
-            : new AntipodeError('NET_LISTEN', `${where}: ${error.message}`, error),
-        )
+        reject(listenError(`admin HTTP on ${endpoint(address, port)}`, error))
       })
       server.listen(port, address, resolve)
     })

@@ -1,5 +1,5 @@
 import { relative } from 'node:path'
-import { examplesDirectory } from './demo.ts'
+import { examplesDirectory } from './demo-examples.ts'
 import type { DemoPlan } from './demo-plan.ts'
 import { commandText } from './output.ts'
 

@@ -1,10 +1,11 @@
-import { existsSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { createServer as createSocketServer, type Server } from 'node:net'
 import { join, resolve } from 'node:path'
 import { problemText, readConfig, readTargets } from '../../config/load.ts'
 import { AdminClient } from '../admin/client.ts'
 import { AntipodeError } from '../base/errors.ts'
 import { DemoChild } from './demo-child.ts'
+import { EXAMPLES, examplesDirectory } from './demo-examples.ts'
 import { demoKeys } from './demo-keys.ts'
 import { type DemoPlan, PORT_STEP, planDemo } from './demo-plan.ts'
 import { controlPath, type DemoState, readDemo, removeDemo, writeDemo } from './demo-state.ts'
@@ -14,7 +15,6 @@ import { commandText, type Output, table } from './output.ts'
 
 const STOP_LIMIT_MS = 12_000
 const READY_LIMIT_MS = 30_000
-const EXAMPLES = ['us-east.yaml', 'eu-west.yaml', 'ap-south.yaml']
 
 export interface DemoOptions {
   readonly state: string
@@ -240,15 +240,6 @@ class Demo {
     this.#o.output.note(`antipode: ${child.plan.node} runs again (pid ${child.pid})`)
     return { pid: child.pid }
   }
-}
-
-/** In the sources two folders up, in a compiled package three. */
-export function examplesDirectory(): string {
-  const found = ['../../config/examples', '../../../config/examples']
-    .map((path) => resolve(import.meta.dirname, path))
-    .find((path) => existsSync(join(path, EXAMPLES[0]!)))
-  if (found === undefined) throw new AntipodeError('DEMO_EXAMPLES', 'config/examples is not where this package has it')
-  return found
 }
 
 /** Linux answers on all of 127.0.0.0/8; macOS only where an alias was set up. */
