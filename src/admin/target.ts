@@ -34,6 +34,7 @@ export interface NodeStatus {
     readonly docs: number
     readonly entries: number
     readonly bindings: number
+    /** Calls that ring or are up. */
     readonly dialogs: number
   }
   readonly cdr: Readonly<Record<string, unknown>>

@@ -464,7 +464,11 @@ export class SipCore {
   }
 
   #sourceName(flow: Flow): string {
-    const named = this.#o.destinations.find((d) => literalAddress(d.uri)?.address === flow.remoteAddress)
+    const named = this.#o.destinations.find((d) => {
+      const known = literalAddress(d.uri)
+      // A stream comes from any port; a datagram from another port is somebody else on that host.
+      return known?.address === flow.remoteAddress && (isStream(flow.transport) || known.port === flow.remotePort)
+    })
     return named?.name ?? `ip:${flow.remoteAddress}`
   }
 
