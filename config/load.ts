@@ -110,6 +110,8 @@ export function readConfig(file: string, options: LoadOptions = {}): Loaded {
   const subscriberSource = section<ConfigFile['subscribers']>(['subscribers'])
   const subscribers =
     subscriberSource === undefined ? [] : readSubscribers(subscriberSource, secrets, report, (p) => problems.push(p))
+  const tlsSource = section<TlsSource>(['sip', 'tls'])
+  const tls = tlsSource === undefined ? undefined : tlsFiles(tlsSource, secrets, report)
   for (const [path, message] of secrets.warnings) warnings.push(document.problem(path, message))
   const parsed = fileSchema.safeParse(document.value)
   if (!parsed.success) return { problems, warnings }
@@ -128,6 +130,7 @@ export function readConfig(file: string, options: LoadOptions = {}): Loaded {
     ...rest,
     cluster: { ...value.cluster, keys },
     self: { region: value.region, node: node.name, address: node },
+    sip: { ...value.sip, tls },
     subscribers,
     destinations: value.destinations as Config['destinations'],
     cdr: {
@@ -180,8 +183,24 @@ function pickNode(file: ConfigFile, wanted: string | undefined): NodeAddress | s
   )
 }
 
+type TlsSource = NonNullable<ConfigFile['sip']['tls']>
 type RingSource = ConfigFile['cluster']['keys']['link']
 type Report = (path: Path, message: string, absent: boolean) => unknown
+
+/** With absolute paths. What is in the files is the transport's matter: they are read again while the node runs. */
+function tlsFiles(tls: TlsSource, secrets: Secrets, report: Report): TlsSource {
+  const path: Path = ['sip', 'tls']
+  const pair = <T extends { certificate: string; key: string }>(files: T, at: Path): T => ({
+    ...files,
+    certificate: secrets.readable(files.certificate, [...at, 'certificate'], report),
+    key: secrets.readable(files.key, [...at, 'key'], report, true),
+  })
+  return {
+    ...pair(tls, path),
+    names: tls.names.map((named, i) => pair(named, [...path, 'names', i])),
+    ...(tls.ca === undefined ? {} : { ca: secrets.readable(tls.ca, [...path, 'ca'], report) }),
+  }
+}
 
 function readSubscribers(
   source: ConfigFile['subscribers'],
@@ -231,6 +250,23 @@ class Secrets {
     return resolve(this.#base, file)
   }
 
+  /** The absolute path of a file that there must be. */
+  readable(file: string, path: Path, report: Report, secret = false): string {
+    const full = this.path(file)
+    try {
+      readFileSync(full)
+      if (secret) this.#warnIfOpen(full, path)
+    } catch (error) {
+      report(path, `cannot be read: ${reason(error)}`, true)
+    }
+    return full
+  }
+
+  #warnIfOpen(file: string, path: Path): void {
+    if (process.platform !== 'win32' && (statSync(file).mode & 0o077) !== 0)
+      this.warnings.push([path, `${file} can be read by others; chmod 600`])
+  }
+
   text(source: SecretSource, path: Path, report: Report): string | undefined {
     if ('value' in source) return source.value
     if ('env' in source) {
@@ -240,9 +276,7 @@ class Secrets {
     }
     const file = this.path(source.file)
     try {
-      if (process.platform !== 'win32' && (statSync(file).mode & 0o077) !== 0) {
-        this.warnings.push([[...path, 'file'], `${file} can be read by others; chmod 600`])
-      }
+      this.#warnIfOpen(file, [...path, 'file'])
       const value = readFileSync(file, 'utf8').trim()
       if (value === '') report([...path, 'file'], `${file} is empty`, false)
       return value === '' ? undefined : value

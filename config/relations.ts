@@ -34,6 +34,8 @@ export function relationProblems(document: ConfigDocument): { problems: Problem[
   atLeast('sip.timers.t2Ms', read.number('sip.timers.t1Ms'), 't1Ms')
 
   regions(read, problem, warning)
+  tls(read, problem)
+  origins(read, warning)
   rings(read, problem, warning)
   subscribers(read, problem)
   destinations(read, problem)
@@ -68,7 +70,7 @@ function regions(read: Reader, problem: Report, warning: Report): void {
       }
       const address = read.at([...path, 'address'])
       if (typeof address !== 'string') continue
-      for (const field of ['sipPort', 'adminPort', 'dnsPort', 'linkPort']) {
+      for (const field of ['sipPort', 'tlsPort', 'wsPort', 'wssPort', 'adminPort', 'dnsPort', 'linkPort']) {
         const number = read.at([...path, field])
         if (typeof number !== 'number') continue
         const socket = `${address} port ${number}`
@@ -107,6 +109,38 @@ function regions(read: Reader, problem: Report, warning: Report): void {
       `expected at most ${nodes.size - 1} (the other nodes of the cluster); found ${mirrors}`,
     )
   }
+}
+
+function tls(read: Reader, problem: Report): void {
+  const settings: Path = ['sip', 'tls']
+  if (read.raw(settings) === undefined) {
+    // The other regions' nodes have certificates of their own.
+    const own = read.elements(['cluster', 'regions']).filter((path) => read.at([...path, 'name']) === read.text('region'))
+    for (const node of own.flatMap((path) => read.elements([...path, 'nodes']))) {
+      for (const field of ['tlsPort', 'wssPort'])
+        if (read.raw([...node, field]) !== undefined) problem([...node, field], 'expected sip.tls, which has the certificate')
+    }
+    return
+  }
+  if (read.raw([...settings, 'requireClientCert']) === true && read.raw([...settings, 'ca']) === undefined)
+    problem([...settings, 'requireClientCert'], 'expected sip.tls.ca, which says whose certificates are good')
+  const names = new Set<unknown>()
+  for (const path of read.elements([...settings, 'names'])) {
+    const name = read.at([...path, 'name'])
+    if (name !== undefined && names.has(name)) problem([...path, 'name'], `a second certificate for ${String(name)}`)
+    names.add(name)
+  }
+}
+
+/** A browser sends what any page tells it to, from where it stands: an address that is trusted needs no password. */
+function origins(read: Reader, warning: Report): void {
+  const path: Path = ['sip', 'webSocket', 'origins']
+  const listens = read
+    .elements(['cluster', 'regions'])
+    .flatMap((region) => read.elements([...region, 'nodes']))
+    .some((node) => read.raw([...node, 'wsPort']) !== undefined || read.raw([...node, 'wssPort']) !== undefined)
+  if (listens && read.elements(path).length === 0 && read.elements(['sip', 'trusted']).length > 0)
+    warning(path, 'every web page that is opened in a trusted network may place calls; name the pages that may')
 }
 
 function rings(read: Reader, problem: Report, warning: Report): void {

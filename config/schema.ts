@@ -13,7 +13,8 @@ const whole = (unit: string, min: number, max: number) =>
   say(`a whole number of ${unit} from ${min} to ${max}`, z.int().min(min).max(max))
 const ms = (min: number, max: number) => whole('milliseconds', min, max)
 const seconds = (min: number, max: number) => whole('seconds', min, max)
-const port = (usual: number) => say('a port number from 1 to 65535', z.int().min(1).max(65535)).default(usual)
+const portNumber = () => say('a port number from 1 to 65535', z.int().min(1).max(65535))
+const port = (usual: number) => portNumber().default(usual)
 const choice = <const T extends readonly [string, ...string[]]>(...words: T) => say(`one of ${words.join(', ')}`, z.enum(words))
 const flag = () => say('true or false', z.boolean())
 const text = (expected: string) => say(expected, z.string().min(1).max(4096))
@@ -74,6 +75,10 @@ const nodeSchema = say(
     name,
     address,
     sipPort: port(5060),
+    /** SIP over TLS, over WebSocket and over secure WebSocket: off unless given. */
+    tlsPort: portNumber().optional(),
+    wsPort: portNumber().optional(),
+    wssPort: portNumber().optional(),
     adminPort: port(8060),
     dnsPort: port(5353),
     linkPort: port(7060),
@@ -121,6 +126,37 @@ const subscriberSchema = say(
 )
 export const subscriberListSchema = say('a list of subscribers', z.array(subscriberSchema).max(1_000_000))
 export type SubscriberEntry = z.infer<typeof subscriberSchema>
+
+const certificateFiles = { certificate: text('a PEM file: own certificate first'), key: text('a PEM file: its private key') }
+const tlsSchema = say(
+  'TLS settings: { certificate, key }',
+  z.strictObject({
+    ...certificateFiles,
+    /** Who signs the certificates of our peers; without it the authorities that Node.js comes with. */
+    ca: text('a PEM file of certificates').optional(),
+    requireClientCert: flag().default(false),
+    minVersion: choice('TLSv1.2', 'TLSv1.3').default('TLSv1.2'),
+    /** Other certificates, for clients that ask for these names (SNI). */
+    names: say(
+      'a list of { name, certificate, key }',
+      z
+        .array(
+          say(
+            'a certificate: { name, certificate, key }',
+            z.strictObject({
+              name: say('a host name in lower case, or *. and a domain', z.string().regex(/^(\*\.)?[a-z0-9.-]{1,251}$/)),
+              ...certificateFiles,
+            }),
+          ),
+        )
+        .max(1000),
+    ).default([]),
+    /** Whether those that we connect to must prove who they are. */
+    verify: flag().default(true),
+    /** Address → the name that its certificate must bear. Without one it must bear the address. */
+    peerNames: say('names by address', z.record(address, dnsName)).default({}),
+  }),
+)
 
 const destinationSchema = say(
   'a destination: { name, match, uri }',
@@ -190,6 +226,20 @@ export const fileSchema = say(
         maxTransactions: whole('transactions', 100, 10_000_000).default(100_000),
         maxConnections: whole('stream connections', 1, 1_000_000).default(10_000),
         connectionIdleMs: ms(1000, 86_400_000).default(600_000),
+        /** TLS and the WebSocket upgrade must be through within this. */
+        handshakeMs: ms(100, 60_000).default(5000),
+        tls: tlsSchema.optional(),
+        webSocket: say(
+          'WebSocket settings',
+          z.strictObject({
+            /** Pages from elsewhere are refused; empty: none is. */
+            origins: say(
+              'a list of origins, for example https://phone.example.net',
+              z.array(z.string().regex(/^[a-z][a-z0-9+.-]*:\/\/[^/\s]+$/)).max(1000),
+            ).default([]),
+            pingMs: ms(1000, 3_600_000).default(30_000),
+          }),
+        ).prefault({}),
       }),
     ),
     registrar: say(

@@ -15,12 +15,15 @@ export class Driver<Output> {
   readonly #core: TimedCore<Output>
   readonly #clock: Clock
   readonly #handle: (output: Output) => void
+  readonly #onDefect: (error: unknown) => void
   #timer: NodeJS.Timeout | undefined
   #armedForMs = Number.POSITIVE_INFINITY
   #settling = false
   #stopped = false
 
-  constructor(core: TimedCore<Output>, clock: Clock, handle: (output: Output) => void) {
+  /** @param onDefect told of a throw on a timer; the core goes on, a little later, with what it has left */
+  constructor(core: TimedCore<Output>, clock: Clock, handle: (output: Output) => void, onDefect: (error: unknown) => void) {
+    this.#onDefect = onDefect
     this.#core = core
     this.#clock = clock
     this.#handle = handle
@@ -56,10 +59,18 @@ export class Driver<Output> {
   #fire(): void {
     this.#armedForMs = Number.POSITIVE_INFINITY
     if (this.#stopped) return
-    this.#core.handleTimeout(this.#clock.nowMs())
-    this.settle()
+    try {
+      this.#core.handleTimeout(this.#clock.nowMs())
+      this.settle()
+    } catch (error) {
+      this.#onDefect(error)
+      // Not at once: a timer that throws each time it fires must not take the loop.
+      this.#armedForMs = this.#clock.nowMs() + DEFECT_PAUSE_MS
+      this.#timer = setTimeout(() => this.#fire(), DEFECT_PAUSE_MS)
+    }
   }
 }
 
+const DEFECT_PAUSE_MS = 100
 /** Wall clocks jump; nothing sleeps through one. */
 const MAX_SLEEP_MS = 1000

@@ -1,4 +1,5 @@
 import { mkdirSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { join } from 'node:path'
 import type { Config, NodeAddress } from '../config/schema.ts'
 import { bindingFault } from '../crdt/codec.ts'
@@ -29,12 +30,13 @@ import { Driver } from './driver.ts'
 import { nextIncarnation, readIfThere, writeFileDurably } from './node-files.ts'
 import { OwnRoutes } from './proxy/record-route.ts'
 import { methodLabel, SipCore, type SipOutput } from './proxy/sip-core.ts'
+import { literalAddress } from './proxy/target-set.ts'
 import { Subscribers } from './registrar/subscribers.ts'
 import { NonceReplay } from './sip/digest.ts'
 import { type Flow, flowText, type TransportName } from './sip/flow.ts'
 import type { ParseFault } from './sip/parse.ts'
-import { canonicalAor } from './sip/uri.ts'
-import { Transports } from './transport/transports.ts'
+import { canonicalAor, parseUri } from './sip/uri.ts'
+import { type Listener, Transports } from './transport/transports.ts'
 import { VERSION } from './version.ts'
 import { bindingView, dialogView } from './views.ts'
 
@@ -123,16 +125,31 @@ export class Gateway implements AdminTarget {
     const isBlocked = (a: string): boolean => this.#isBlocked(a)
 
     this.#health = this.#createHealth()
-    this.#healthDriver = new Driver(this.#health, this.#clock, (o) => this.#handleHealth(o))
+    this.#healthDriver = new Driver(
+      this.#health,
+      this.#clock,
+      (o) => this.#handleHealth(o),
+      (error) => this.#defect('health timer', 'itself', error),
+    )
     this.#state = new StateCore({
       self: this.#self,
       constants: config.cluster.constants,
       random: this.#random,
       members: this.#nodes.map((n) => ({ region: n.region, node: n.name })),
     })
-    this.#stateDriver = new Driver(this.#state, this.#clock, (o) => this.#handleState(o))
+    this.#stateDriver = new Driver(
+      this.#state,
+      this.#clock,
+      (o) => this.#handleState(o),
+      (error) => this.#defect('state timer', 'itself', error),
+    )
     this.#sip = this.#createSip()
-    this.#sipDriver = new Driver(this.#sip, this.#clock, (o) => this.#handleSip(o))
+    this.#sipDriver = new Driver(
+      this.#sip,
+      this.#clock,
+      (o) => this.#handleSip(o),
+      (error) => this.#defect('sip timer', 'itself', error),
+    )
 
     this.#link = new ClusterLink({
       self: this.#self,
@@ -155,8 +172,15 @@ export class Gateway implements AdminTarget {
     this.#link.on('up', (peer) => this.#handlePeer(peer, true))
     this.#link.on('down', (peer) => this.#handlePeer(peer, false))
     this.#transports = new Transports({
-      listeners: (['udp', 'tcp'] as const).map((transport) => ({ transport, address: address.address, port: address.sipPort })),
-      limits: { maxConnections: config.sip.maxConnections, idleMs: config.sip.connectionIdleMs },
+      listeners: sipListeners(address),
+      limits: {
+        maxConnections: config.sip.maxConnections,
+        idleMs: config.sip.connectionIdleMs,
+        handshakeMs: config.sip.handshakeMs,
+        pingMs: config.sip.webSocket.pingMs,
+      },
+      tls: config.sip.tls && { ...config.sip.tls, peerNames: { ...namesOf(config.destinations), ...config.sip.tls.peerNames } },
+      webSocket: config.sip.webSocket,
       log: this.#log,
       metrics: this.#metrics,
       onMessage: (message, flow) => {
@@ -246,6 +270,11 @@ export class Gateway implements AdminTarget {
     this.#log.info('node has stopped')
   }
 
+  /** For the connections to come; those that are up stay. What cannot be read stays as it was, and is logged. */
+  reloadCertificates(): void {
+    this.#transports.reloadCertificates()
+  }
+
   get identity(): NodeIdentity {
     return this.#self
   }
@@ -275,6 +304,7 @@ export class Gateway implements AdminTarget {
     const { address } = config.self
     const subscribers = new Subscribers(config.subscribers, config.sip.realm)
     const byName = new Map(this.#nodes.map((n) => [n.name, n]))
+    const listeners = new Map(sipListeners(address).map((l) => [l.transport, l]))
     return new SipCore({
       self: this.#self,
       selfAddress: address,
@@ -333,8 +363,7 @@ export class Gateway implements AdminTarget {
         },
         verdict: (node) => this.#health.nodeVerdict(node),
         reachable: (node) => this.#health.reachable(node),
-        local: (transport: TransportName) =>
-          transport === 'udp' || transport === 'tcp' ? { address: address.address, port: address.sipPort } : undefined,
+        local: (transport: TransportName) => listeners.get(transport),
       },
     })
   }
@@ -500,14 +529,18 @@ export class Gateway implements AdminTarget {
     try {
       run()
     } catch (error) {
-      this.#metrics.process.defects.inc()
-      this.#limited.error(
-        this.#clock.nowMs(),
-        `defect:${what}`,
-        { err: error, from, what },
-        'a defect of ours: the input was dropped',
-      )
+      this.#defect(what, from, error)
     }
+  }
+
+  #defect(what: string, from: string, error: unknown): void {
+    this.#metrics.process.defects.inc()
+    this.#limited.error(
+      this.#clock.nowMs(),
+      `defect:${what}`,
+      { err: error, from, what },
+      'a defect of ours: the input was dropped',
+    )
   }
 
   /** prom-client hashes labels at each `inc`; a child that is kept does not. */
@@ -566,6 +599,7 @@ export class Gateway implements AdminTarget {
     const nowMs = this.#clock.nowMs()
     const { address } = this.#config.self
     const summary = this.#state.summary(nowMs)
+    const dialogs = this.#state.dialogs.counts
     const view = this.#health.view()
     const { user, system } = process.cpuUsage()
     return {
@@ -593,7 +627,7 @@ export class Gateway implements AdminTarget {
         docs: summary.docs,
         entries: summary.entries,
         bindings: summary.bindings,
-        dialogs: summary.dialogs,
+        dialogs: dialogs.early + dialogs.confirmed,
       },
       cdr: { ...this.#journal?.stats() },
       cpuSeconds: (user + system) / 1e6,
@@ -677,6 +711,27 @@ export class Gateway implements AdminTarget {
     m.link.peers.set({ scope: 'wan' }, peers.filter((p) => p.region !== this.#self.region).length)
     return m.registry.metrics()
   }
+}
+
+/** Where a node listens for SIP, and sends from. */
+function sipListeners({ address, sipPort, tlsPort, wsPort, wssPort }: NodeAddress): Listener[] {
+  const ports = { udp: sipPort, tcp: sipPort, tls: tlsPort, ws: wsPort, wss: wssPort }
+  return (['udp', 'tcp', 'tls', 'ws', 'wss'] as const).flatMap((transport) => {
+    const port = ports[transport]
+    return port === undefined ? [] : [{ transport, address, port }]
+  })
+}
+
+/** What a destination with a name and an address (`maddr`) must prove to be, by its address. */
+function namesOf(destinations: Config['destinations']): Record<string, string> {
+  const names: Record<string, string> = {}
+  for (const { uri } of destinations) {
+    const parsed = parseUri(uri)
+    const to = literalAddress(uri)
+    if (parsed.ok && to?.transport === 'tls' && isIP(parsed.value.host.replace(/^\[|\]$/g, '')) === 0)
+      names[to.address] = parsed.value.host
+  }
+  return names
 }
 
 /** Brings a counter up to a total that a core has counted by itself. */

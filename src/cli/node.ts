@@ -20,6 +20,9 @@ export async function runNode(file: string, o: { node?: string; set: readonly st
     const log = createLog({ region: config.self.region }, config.logLevel)
     // Loaded late, so that commands which run no node do not wait for it.
     const { Gateway } = await import('../gateway.ts')
+    let reload: (() => void) | undefined
+    // Without certificates the signal keeps its usual meaning: the terminal is gone. With them it must not end a node that is still starting.
+    if (config.sip.tls !== undefined) process.on('SIGHUP', () => reload?.())
     let above: number | undefined
     for (;;) {
       const superseded = Promise.withResolvers<number>()
@@ -31,12 +34,14 @@ export async function runNode(file: string, o: { node?: string; set: readonly st
         return EXIT.ok
       }
       report({ kind: 'listening' })
+      reload = () => gateway.reloadCertificates()
       const why = await Promise.race([orders, superseded.promise])
       log.info(typeof why === 'string' ? { why } : { above: why }, 'stopping')
       const late = setTimeout(() => {
         log.error({ limitMs: STOP_LIMIT_MS }, 'the node did not stop in time')
         process.exit(EXIT.negative)
       }, STOP_LIMIT_MS)
+      reload = undefined
       await gateway.stop()
       clearTimeout(late)
       if (typeof why === 'string') return EXIT.ok

@@ -2,45 +2,54 @@ import type { TransportName } from '../sip/flow.ts'
 import type { SipRequest } from '../sip/message.ts'
 import { parseNameAddr, parseUri, type SipUri, type Via } from '../sip/uri.ts'
 
+/** A node as others reach it by SIP; ports that are not given are not listened at. */
+export interface RoutedNode {
+  readonly name: string
+  readonly region?: string
+  readonly address: string
+  readonly sipPort: number
+  readonly tlsPort?: number | undefined
+  readonly wsPort?: number | undefined
+  readonly wssPort?: number | undefined
+}
+
 /** Knows our own Record-Route URIs, of this node and of every other node of the cluster: any of them may be asked with any of them. */
 export class OwnRoutes {
   /** `host:port` of every node's SIP listener and `name.origin` of each; what else of our zone leads to nodes: it, its `sip` and its regions. */
   readonly #hosts = new Set<string>()
   /** `host:port` of every node, as its Via says. */
   readonly #endpoints = new Set<string>()
-  readonly #self: { host: string; port: number }
+  readonly #self: RoutedNode
+  /** Our name in our own zone, or undefined to write the address. */
+  readonly #name: string | undefined
 
   /** @param style `address` writes this node's address, `name` its name in our own zone (whose SRV set lists the node, its siblings, other regions). */
-  constructor(
-    nodes: readonly { name: string; region?: string; address: string; sipPort: number }[],
-    selfName: string,
-    origin: string,
-    style: 'address' | 'name',
-  ) {
+  constructor(nodes: readonly RoutedNode[], selfName: string, origin: string, style: 'address' | 'name') {
     this.#hosts.add(origin)
     this.#hosts.add(`sip.${origin}`)
     for (const node of nodes) {
       if (node.region !== undefined) this.#hosts.add(`${node.region}.${origin}`)
-      this.#hosts.add(`${hostText(node.address)}:${node.sipPort}`)
-      this.#endpoints.add(`${hostText(node.address)}:${node.sipPort}`)
       this.#hosts.add(`${node.name}.${origin}`)
-      this.#hosts.add(`${node.name}.${origin}:${node.sipPort}`)
+      for (const port of [node.sipPort, node.tlsPort, node.wsPort, node.wssPort]) {
+        if (port === undefined) continue
+        this.#hosts.add(`${hostText(node.address)}:${port}`)
+        this.#endpoints.add(`${hostText(node.address)}:${port}`)
+        this.#hosts.add(`${node.name}.${origin}:${port}`)
+      }
     }
-    const self = nodes.find((n) => n.name === selfName)!
-    this.#self =
-      style === 'name' ? { host: `${selfName}.${origin}`, port: 0 } : { host: hostText(self.address), port: self.sipPort }
+    this.#self = nodes.find((n) => n.name === selfName)!
+    this.#name = style === 'name' ? `${selfName}.${origin}` : undefined
   }
 
   has(uri: SipUri): boolean {
-    return (
-      this.#hosts.has(uri.port === undefined ? uri.host : `${uri.host}:${uri.port}`) ||
-      (uri.port === undefined && this.#hosts.has(`${uri.host}:5060`))
-    )
+    if (uri.port !== undefined) return this.#hosts.has(`${uri.host}:${uri.port}`)
+    const secure = uri.scheme === 'sips' || uri.params.get('transport')?.toLowerCase() === 'tls'
+    return this.#hosts.has(uri.host) || this.#hosts.has(`${uri.host}:${defaultPort(secure ? 'tls' : 'udp')}`)
   }
 
   /** A node of ours has put that Via there. */
   wrote(via: Via): boolean {
-    return this.#endpoints.has(`${via.host}:${via.port ?? 5060}`)
+    return this.#endpoints.has(`${via.host}:${via.port ?? defaultPort(via.transport)}`)
   }
 
   /**
@@ -48,11 +57,18 @@ export class OwnRoutes {
    * so that each finds one on top that it can reach; whichever node gets them back takes both off, so one bears the token.
    */
   values(token: string, received: TransportName, sent: TransportName): string[] {
-    const port = this.#self.port === 0 ? '' : `:${this.#self.port}`
     const value = (transport: TransportName, rest: string): string =>
-      `<sip:${this.#self.host}${port}${transport === 'udp' ? '' : `;transport=${transport}`};lr${rest}>`
+      `<sip:${this.#hostPort(transport)}${URI_TRANSPORT[transport]};lr${rest}>`
     const top = value(sent, `;tk=${token}`)
     return received === sent ? [top] : [top, value(received, '')]
+  }
+
+  #hostPort(transport: TransportName): string {
+    const { address, sipPort, tlsPort, wsPort, wssPort } = this.#self
+    const port = { udp: sipPort, tcp: sipPort, tls: tlsPort, ws: wsPort, wss: wssPort }[transport] ?? sipPort
+    // The zone has SRV records for UDP and TCP only.
+    const byName = this.#name !== undefined && (transport === 'udp' || transport === 'tcp')
+    return byName ? this.#name! : `${this.#name ?? hostText(address)}:${port}`
   }
 
   /**
@@ -104,6 +120,19 @@ export class OwnRoutes {
     return uri?.ok ? uri.value : undefined
   }
 }
+
+/** As a URI says it. RFC 7118 §5.2 knows one WebSocket transport there: which of the two it is, the client's own connection says. */
+const URI_TRANSPORT: Readonly<Record<TransportName, string>> = {
+  udp: '',
+  tcp: ';transport=tcp',
+  tls: ';transport=tls',
+  ws: ';transport=ws',
+  wss: ';transport=ws',
+}
+
+/** RFC 3261 §18.2.2, RFC 7118 §5.3. @param transport as a Via names it, in lower case */
+export const defaultPort = (transport: string): number =>
+  transport === 'tls' ? 5061 : transport === 'ws' ? 80 : transport === 'wss' ? 443 : 5060
 
 /** The edge and the ingress each leave one or two, spirals a few more; past this it is not us. */
 const MAX_OWN_ROUTES = 8

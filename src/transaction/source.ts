@@ -3,6 +3,7 @@ import type { SipRequest } from '../sip/message.ts'
 import { type Via, viaText } from '../sip/via.ts'
 
 const DEFAULT_PORT = 5060
+const DEFAULT_TLS_PORT = 5061
 
 /**
  * Writes where a request came from into its top Via: `received` where the sent-by host is another or the client asked by `rport` (RFC 3261
@@ -40,7 +41,7 @@ export const reconnectFlow = (via: Via, flow: Flow): Flow => ({
   localAddress: flow.localAddress,
   localPort: flow.localPort,
   remoteAddress: flow.remoteAddress,
-  remotePort: via.port ?? DEFAULT_PORT,
+  remotePort: via.port ?? (flow.transport === 'tls' ? DEFAULT_TLS_PORT : DEFAULT_PORT),
 })
 
 const bare = (host: string): string => (host.startsWith('[') ? host.slice(1, -1) : host)

@@ -54,13 +54,15 @@ export class ConnectionTable<C extends TableEntry> {
     this.#perSource.set(c.remoteAddress, (this.#perSource.get(c.remoteAddress) ?? 0) + 1)
   }
 
-  delete(c: C): void {
-    if (!this.#byId.delete(c.id)) return
+  /** @returns whether it was there */
+  delete(c: C): boolean {
+    if (!this.#byId.delete(c.id)) return false
     const key = remoteKey(c.transport, c.remoteAddress, c.remotePort)
     if (this.#byRemote.get(key) === c) this.#byRemote.delete(key)
     const left = this.#perSource.get(c.remoteAddress)! - 1
     if (left === 0) this.#perSource.delete(c.remoteAddress)
     else this.#perSource.set(c.remoteAddress, left)
+    return true
   }
 
   byId(id: number): C | undefined {

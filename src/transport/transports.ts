@@ -1,17 +1,22 @@
-import { isIPv6 } from 'node:net'
+import { isIPv6, type Server, type Socket } from 'node:net'
 import { type Clock, systemClock } from '../base/clock.ts'
 import { AntipodeError } from '../base/errors.ts'
 import { LimitedLog, type Log } from '../base/log.ts'
 import type { Metrics } from '../base/metrics.ts'
-import { type Flow, isStream } from '../sip/flow.ts'
+import { type Flow, isStream, type TransportName } from '../sip/flow.ts'
 import type { SipMessage } from '../sip/message.ts'
 import { DEFAULT_LIMITS, type ParseFault, parseMessage } from '../sip/parse.ts'
+import { Certificates, type TlsSettings } from './certificates.ts'
 import { endpointText } from './listen.ts'
-import { type StreamLimits, TcpTransport } from './tcp.ts'
+import { listenAt } from './stream-socket.ts'
+import { type StreamLimits, Streams } from './streams.ts'
+import { TcpTransport } from './tcp.ts'
+import { TlsTransport } from './tls.ts'
 import { UdpSocket } from './udp.ts'
+import { type WebSocketSettings, WebSocketTransport } from './ws.ts'
 
 export interface Listener {
-  readonly transport: 'udp' | 'tcp'
+  readonly transport: TransportName
   /** A literal address of this host. */
   readonly address: string
   /** 0: any free one; see `localFor`. */
@@ -32,6 +37,8 @@ export const DEFAULT_TRANSPORT_LIMITS: TransportLimits = {
   idleMs: 7_500_000,
   firstMessageMs: 30_000,
   connectMs: 4000,
+  handshakeMs: 5000,
+  pingMs: 30_000,
   maxQueueBytes: 1_048_576,
   udpBufferBytes: 4_194_304,
   maxUdpQueueBytes: 16_777_216,
@@ -40,6 +47,9 @@ export const DEFAULT_TRANSPORT_LIMITS: TransportLimits = {
 export interface TransportsOptions {
   readonly listeners: readonly Listener[]
   readonly limits?: Partial<TransportLimits>
+  /** Without it there is no TLS and no secure WebSocket, neither in nor out. */
+  readonly tls?: TlsSettings | undefined
+  readonly webSocket?: WebSocketSettings
   readonly log: Log
   readonly metrics: Metrics
   readonly clock?: Clock
@@ -61,37 +71,60 @@ export class Transports {
   readonly #limits: TransportLimits
   readonly #log: LimitedLog
   readonly #clock: Clock
+  readonly #streams: Streams
   readonly #tcp: TcpTransport
+  #certificates: Certificates | undefined
+  #tls: TlsTransport | undefined
+  #ws: WebSocketTransport | undefined
+  #servers: Server[] = []
   #udp: UdpSocket[] = []
   #bound: Listener[] = []
   /** prom-client hashes labels on each `inc`; children that are kept do not. */
-  readonly #sentUdp: { inc(): void }
-  readonly #sentStream: { inc(): void }
+  readonly #sent: Readonly<Record<TransportName, { inc(): void }>>
 
   constructor(o: TransportsOptions) {
     this.#o = o
     this.#limits = { ...DEFAULT_TRANSPORT_LIMITS, ...o.limits }
     this.#log = new LimitedLog(o.log)
     this.#clock = o.clock ?? systemClock
-    this.#sentUdp = o.metrics.sip.sent.labels('udp')
-    this.#sentStream = o.metrics.sip.sent.labels('tcp')
-    this.#tcp = new TcpTransport({
+    const sent = (transport: TransportName): { inc(): void } => o.metrics.sip.sent.labels(transport)
+    this.#sent = { udp: sent('udp'), tcp: sent('tcp'), tls: sent('tls'), ws: sent('ws'), wss: sent('wss') }
+    this.#streams = new Streams({
       limits: this.#limits,
       clock: this.#clock,
       isBlocked: (address) => o.isBlocked(address),
       onMessage: (bytes, flow) => this.#receive(bytes, flow),
       onFault: (fault, flow) => o.onFault(fault, flow),
       onClosed: (flow) => o.onClosed?.(flow),
-      onRefused: (code, remoteAddress) => this.#refused(code, remoteAddress),
+      onRefused: (code, remoteAddress, detail) => this.#refused(code, remoteAddress, detail),
     })
+    this.#tcp = new TcpTransport(this.#streams)
   }
 
-  /** Binds every listener, or none. @throws AntipodeError NET_PORT_IN_USE (naming transport, address and port), NET_ADDRESS_UNAVAILABLE, … */
+  /**
+   * Reads the certificates, and binds every listener, or none.
+   * @throws AntipodeError NET_TLS_FILES, NET_PORT_IN_USE (naming transport, address and port), NET_ADDRESS_UNAVAILABLE, …
+   */
   async start(): Promise<void> {
+    const { tls, webSocket } = this.#o
+    this.#certificates = tls && new Certificates(tls)
+    this.#tls = this.#certificates && new TlsTransport(this.#streams, this.#certificates)
+    this.#ws = new WebSocketTransport(this.#streams, webSocket ?? { origins: [] }, this.#certificates)
+    this.#streams.start()
     try {
       for (const { transport, address, port } of this.#o.listeners) {
-        if (transport === 'tcp') this.#bound.push({ transport, address, port: await this.#tcp.listen(address, port) })
-        else {
+        if (transport !== 'udp') {
+          const accept = this.#acceptor(transport)
+          const listening = await listenAt({
+            transport,
+            address,
+            port,
+            onSocket: (socket, own) => accept(socket, address, own),
+            onFailed: () => this.#refused('NET_ACCEPT_FAILED', address),
+          })
+          this.#servers.push(listening.server)
+          this.#bound.push({ transport, address, port: listening.port })
+        } else {
           const socket = this.#udpSocket(address, port)
           await socket.start()
           this.#udp.push(socket)
@@ -106,9 +139,26 @@ export class Transports {
 
   async stop(): Promise<void> {
     const sockets = this.#udp
+    const servers = this.#servers
     this.#udp = []
+    this.#servers = []
     this.#bound = []
-    await Promise.all([...sockets.map((socket) => socket.stop()), this.#tcp.stop()])
+    const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())))
+    this.#streams.stop()
+    await Promise.all([...sockets.map((socket) => socket.stop()), ...closed])
+  }
+
+  /**
+   * Reads certificates and keys again, for the connections to come; those that are up stay. What cannot be read or used stays as it was, and is logged.
+   */
+  reloadCertificates(): void {
+    if (this.#certificates === undefined) return
+    const faults = this.#certificates.reload()
+    for (const fault of faults)
+      this.#o.log.error({ code: fault.code, err: fault }, 'a certificate could not be reloaded; the old one stays')
+    this.#tls?.reload()
+    this.#ws?.reload()
+    this.#o.log.info({ failed: faults.length }, 'certificates are reloaded')
   }
 
   /** What is listened at, with the real ports. */
@@ -118,7 +168,7 @@ export class Transports {
 
   /** Open stream connections. */
   get connections(): number {
-    return this.#tcp.connections
+    return this.#streams.connections
   }
 
   /**
@@ -128,12 +178,11 @@ export class Transports {
    */
   send(flow: Flow, bytes: Buffer, ref = 0): void {
     if (this.#o.isBlocked(flow.remoteAddress)) return
+    this.#sent[flow.transport].inc()
     if (isStream(flow.transport)) {
-      this.#sentStream.inc()
-      this.#tcp.send(bytes, flow, (error) => this.#sendFailed(flow, bytes, error, ref))
+      this.#streams.send(bytes, flow, (error) => this.#sendFailed(flow, bytes, error, ref))
       return
     }
-    this.#sentUdp.inc()
     const socket = this.#udpFor(flow)
     if (socket === undefined) {
       const error = new AntipodeError('NET_NO_LISTENER', `no UDP socket for ${flow.remoteAddress}`)
@@ -146,7 +195,7 @@ export class Transports {
   }
 
   /** Our end for a new flow to that address: the first listener of the transport and the address family. @throws AntipodeError NET_NO_LISTENER */
-  localFor(transport: 'udp' | 'tcp', remoteAddress: string): { address: string; port: number } {
+  localFor(transport: TransportName, remoteAddress: string): { address: string; port: number } {
     const v6 = isIPv6(remoteAddress)
     const found = this.#bound.find((l) => l.transport === transport && isIPv6(l.address) === v6)
     if (found === undefined) throw new AntipodeError('NET_NO_LISTENER', `no ${transport} listener for ${remoteAddress}`)
@@ -155,7 +204,15 @@ export class Transports {
 
   /** To be called when what `isBlocked` says has changed; without it connections notice within a second. */
   refreshBlocked(): void {
-    this.#tcp.refreshBlocked()
+    this.#streams.refreshBlocked()
+  }
+
+  #acceptor(transport: Exclude<TransportName, 'udp'>): (socket: Socket, address: string, port: number) => void {
+    if (transport === 'tcp') return (socket, address, port) => this.#tcp.accept(socket, address, port)
+    if (this.#certificates === undefined && transport !== 'ws')
+      throw new AntipodeError('NET_TLS_FILES', `a ${transport} listener without a certificate`)
+    if (transport === 'tls') return (socket, address, port) => this.#tls!.accept(socket, address, port)
+    return (socket, address, port) => this.#ws!.accept(transport, socket, address, port)
   }
 
   #udpSocket(address: string, port: number): UdpSocket {
@@ -205,9 +262,9 @@ export class Transports {
     this.#o.onSendError(flow, bytes, error, ref)
   }
 
-  #refused(code: string, remoteAddress: string): void {
+  #refused(code: string, remoteAddress: string, detail?: string): void {
     this.#o.metrics.sip.refused.inc({ code })
-    this.#log.warn(this.#clock.nowMs(), code, { code, remoteAddress }, 'connection refused or closed')
+    this.#log.warn(this.#clock.nowMs(), code, { code, remoteAddress, detail }, 'connection refused or closed')
   }
 }
 

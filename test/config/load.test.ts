@@ -268,3 +268,70 @@ t.test('clients of the admin API learn all nodes without the cluster’s secrets
   t.equal(targets.token, 'a-token-of-some-length')
   t.same(Object.keys(targets.journals), ['east-1', 'east-2'], 'only the own region’s journals lie here')
 })
+
+t.test('TLS is off by default; where it is on, its files are named absolutely and must be there', async (t) => {
+  const plain = await loadConfig(fileWith(t, GOOD), 'east-1', env)
+  t.equal(plain.sip.tls, undefined)
+  t.same([plain.self.address.tlsPort, plain.self.address.wsPort, plain.self.address.wssPort], [undefined, undefined, undefined])
+  t.same(plain.sip.webSocket, { origins: [], pingMs: 30_000 })
+
+  const source = GOOD.replace('address: 192.0.2.1 }', 'address: 192.0.2.1, tlsPort: 5061, wsPort: 80, wssPort: 443 }').replace(
+    'realm: example.net',
+    'realm: example.net\n  tls: { certificate: node.pem, key: node.key, ca: ca.pem, requireClientCert: true, peerNames: { 192.0.2.9: sip.example.org } }',
+  )
+  const files = { 'node.pem': 'x', 'node.key': 'x', 'ca.pem': 'x' }
+  const file = fileWith(t, source, files)
+  chmodSync(join(t.testdirName, 'node.key'), 0o644)
+  const config = await loadConfig(file, 'east-1', env)
+  const at = (name: string): string => join(t.testdirName, name)
+  t.match(config.sip.tls, {
+    certificate: at('node.pem'),
+    key: at('node.key'),
+    ca: at('ca.pem'),
+    minVersion: 'TLSv1.2',
+    verify: true,
+    names: [],
+    peerNames: { '192.0.2.9': 'sip.example.org' },
+  })
+  t.match(readConfig(file, { env }).warnings, [{ path: 'sip.tls.key', message: /node\.key can be read by others; chmod 600/ }])
+
+  const overrides = ['sip.tls.names=[{ name: a.example.net, certificate: none.pem, key: node.key }]']
+  t.match(readConfig(file, { env, overrides }).problems, [
+    { path: 'sip.tls.names.0.certificate', message: /cannot be read: ENOENT/ },
+  ])
+})
+
+t.test('what TLS needs of other fields is said', async (t) => {
+  for (const [more, path, expected] of [
+    [['cluster.regions.east.nodes.east-1.tlsPort=5061'], 'cluster.regions.0.nodes.0.tlsPort', /expected sip\.tls/],
+    [['cluster.regions.east.nodes.east-1.wssPort=443'], 'cluster.regions.0.nodes.0.wssPort', /expected sip\.tls/],
+    [['cluster.regions.east.nodes.east-1.wsPort=5060'], 'cluster.regions.0.nodes.0.wsPort', /192\.0\.2\.1 port 5060 is already/],
+    [
+      ['sip.tls={ certificate: config.yaml, key: config.yaml, requireClientCert: true }'],
+      'sip.tls.requireClientCert',
+      /expected sip\.tls\.ca/,
+    ],
+    [
+      [
+        'sip.tls={ certificate: config.yaml, key: config.yaml }',
+        'sip.tls.names=[{ name: a.net, certificate: config.yaml, key: config.yaml }, { name: a.net, certificate: config.yaml, key: config.yaml }]',
+      ],
+      'sip.tls.names.1.name',
+      /a second certificate for a\.net/,
+    ],
+    [['sip.tls={ certificate: config.yaml }'], 'sip.tls.key', /missing; expected a PEM file/],
+    [['sip.webSocket.origins=[phone.example.net]'], 'sip.webSocket.origins.0', /./],
+  ] as const) {
+    const { problems } = readConfig(fileWith(t, GOOD), { env, overrides: more })
+    t.match(problems, [{ path, message: expected }], path)
+    t.equal(problems.length, 1)
+  }
+  const webSocket = ['cluster.regions.east.nodes.east-1.wsPort=80', 'sip.trusted=[192.0.2.0/24]']
+  t.match(readConfig(fileWith(t, GOOD), { env, overrides: webSocket }).warnings, [
+    { path: 'sip.webSocket.origins', message: /trusted/ },
+  ])
+  const named = [...webSocket, 'sip.webSocket.origins=["https://phone.example.net"]']
+  t.same(readConfig(fileWith(t, GOOD), { env, overrides: named }).warnings, [])
+  // Another region's certificates are in its own file.
+  t.same(readConfig(fileWith(t, GOOD), { env, overrides: ['cluster.regions.west.nodes.west-1.tlsPort=5061'] }).problems, [])
+})

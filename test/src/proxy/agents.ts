@@ -28,7 +28,15 @@ Content-Length: 0
 
 export const invite = (
   user: string,
-  o: { branch?: string; callId?: string; tag?: string; headers?: string; via?: string; transport?: string } = {},
+  o: {
+    branch?: string
+    callId?: string
+    tag?: string
+    headers?: string
+    via?: string
+    contact?: string
+    transport?: string
+  } = {},
 ): string => `INVITE sip:${user}@example.net SIP/2.0
 Via: SIP/2.0/${o.transport ?? 'UDP'} ${o.via ?? CALLER};branch=${o.branch ?? 'z9hG4bKinv1'}
 Max-Forwards: 70
@@ -36,7 +44,7 @@ From: <sip:alice@example.net>;tag=${o.tag ?? 'a1'}
 To: <sip:${user}@example.net>
 Call-ID: ${o.callId ?? 'call-1'}
 CSeq: 1 INVITE
-Contact: <sip:alice@${CALLER}>
+Contact: <sip:alice@${o.contact ?? CALLER}>
 ${o.headers ?? ''}Content-Length: 0
 
 `
@@ -68,11 +76,11 @@ export const statuses = (messages: readonly SipMessage[]): number[] =>
 export function inDialog(
   method: string,
   answer: SipResponse,
-  o: { cseq?: number; routes?: string[]; branch?: string; callId?: string; transport?: string } = {},
+  o: { cseq?: number; routes?: string[]; branch?: string; callId?: string; via?: string; transport?: string } = {},
 ): string {
   const routes = o.routes ?? answer.headers.values('Record-Route').reverse()
   return `${method} ${answer.headers.get('Contact')!.replace(/[<>]/g, '')} SIP/2.0
-Via: SIP/2.0/${o.transport ?? 'UDP'} ${CALLER};branch=${o.branch ?? `z9hG4bK${method}${o.cseq ?? 2}`}
+Via: SIP/2.0/${o.transport ?? 'UDP'} ${o.via ?? CALLER};branch=${o.branch ?? `z9hG4bK${method}${o.cseq ?? 2}`}
 Max-Forwards: 70
 ${routes.map((r) => `Route: ${r}\n`).join('')}From: ${answer.headers.get('From')}
 To: ${answer.headers.get('To')}

@@ -179,3 +179,79 @@ t.test('a re-INVITE is given the time that lost packets take: no 408 of ours end
     )
   }
 })
+
+t.test('what a Contact may have and a Request-URI may not is left out of the INVITE (RFC 3261 §16.6 item 2)', async (t) => {
+  const world = new World(NODES)
+  register(world, 'us-east-1', 'bob', BOB)
+  world.send(
+    BOB,
+    'us-east-1',
+    `REGISTER sip:example.net SIP/2.0
+Via: SIP/2.0/UDP ${BOB};branch=z9hG4bKheaders
+Max-Forwards: 70
+From: <sip:carol@example.net>;tag=r
+To: <sip:carol@example.net>
+Call-ID: headers
+CSeq: 1 REGISTER
+Contact: <sip:c?x@${BOB};ob;method=MESSAGE?Route=%3Csip:sip.example.com%3E>
+Content-Length: 0
+
+`,
+  )
+  const got = phone(world, BOB, normal)
+  world.send(CALLER, 'us-east-1', invite('carol'))
+  t.equal(got[0]!.uri, `sip:c?x@${BOB};ob`)
+})
+
+t.test('a contact that no request can be sent to may be registered, and is passed over', async (t) => {
+  const world = new World(NODES)
+  const contacts = 'Contact: <mailto:carol@example.net>\nContact: <mailto:dave@example.net>'
+  world.send(
+    BOB,
+    'us-east-1',
+    `REGISTER sip:example.net SIP/2.0
+Via: SIP/2.0/UDP ${BOB};branch=z9hG4bKmailto
+Max-Forwards: 70
+From: <sip:carol@example.net>;tag=r
+To: <sip:carol@example.net>
+Call-ID: mailto
+CSeq: 1 REGISTER
+${contacts}
+Content-Length: 0
+
+`,
+  )
+  const got = phone(world, BOB, normal)
+  const answers = caller(world)
+  world.send(CALLER, 'us-east-1', invite('carol'))
+  t.equal(statuses(answers).at(-1), 480)
+  t.same(got, [])
+})
+
+t.test('what is asked of the node itself and is not its to do: 405, 501, 420', async (t) => {
+  const world = new World(NODES)
+  const answers = caller(world)
+  let count = 0
+  const ask = (method: string, uri: string, headers = ''): SipResponse => {
+    const text = invite('x', { branch: `z9hG4bKown${++count}`, callId: `own${count}`, headers })
+    world.send(
+      CALLER,
+      'us-east-1',
+      text.replace('INVITE sip:x@example.net', `${method} ${uri}`).replace('1 INVITE', `1 ${method}`),
+    )
+    return answers.at(-1) as SipResponse
+  }
+  for (const uri of ['sip:example.net', 'sip:127.0.1.1']) {
+    const known = ask('SUBSCRIBE', uri)
+    t.same([known.status, known.headers.get('Allow')], [405, 'OPTIONS, REGISTER'])
+    t.equal(ask('FROBNICATE', uri).status, 501)
+    t.equal(ask('OPTIONS', uri).status, 200)
+    t.equal(ask('INVITE', uri).status, 404, 'a call to nobody')
+  }
+  t.equal(ask('FROBNICATE', 'sip:bob@example.net').status, 404, 'what is for a user is the user’s to judge')
+  for (const method of ['OPTIONS', 'REGISTER']) {
+    const refused = ask(method, 'sip:example.net', 'Require: path, teleportation\n')
+    t.same([refused.status, refused.headers.get('Unsupported')], [420, 'teleportation'])
+  }
+  t.equal(ask('REGISTER', 'sip:example.net', 'Require: Path\n').status, 200)
+})

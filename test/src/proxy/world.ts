@@ -10,7 +10,7 @@ import type { CdrPart } from '../../../src/cdr/call-record.ts'
 import { OwnRoutes } from '../../../src/proxy/record-route.ts'
 import { type Destination, SipCore } from '../../../src/proxy/sip-core.ts'
 import { type DigestAlgorithm, digestHa1, NonceReplay } from '../../../src/sip/digest.ts'
-import type { Flow } from '../../../src/sip/flow.ts'
+import type { Flow, TransportName } from '../../../src/sip/flow.ts'
 import { checkMessage, type SipMessage } from '../../../src/sip/message.ts'
 import { parseMessage } from '../../../src/sip/parse.ts'
 
@@ -26,6 +26,9 @@ export const CONSTANTS: ClusterConstants = {
   graceMs: 90_000,
   rebootGuardMs: 5_000,
 }
+
+/** Where every node listens. */
+const PORTS: Readonly<Record<TransportName, number>> = { udp: 5060, tcp: 5060, tls: 5061, ws: 5080, wss: 5443 }
 
 const key = (byte: number) => ({ current: 'k1', keys: new Map([['k1', Buffer.alloc(32, byte)]]) })
 
@@ -44,9 +47,14 @@ export class World {
   readonly agents = new Map<string, (message: SipMessage, from: Flow) => void>()
   /** Everything that crossed the network, as `from>to first line`. */
   readonly wire: { from: string; to: string; message: SipMessage; text: string }[] = []
-  readonly #queue: { from: string; to: string; bytes: Buffer; connectionId: number | undefined }[] = []
-  /** Open TCP connections by `agent node` and back. */
-  readonly #connections = new Map<string, number>()
+  readonly #queue: {
+    from: string
+    to: string
+    bytes: Buffer
+    connection: { id: number; transport: TransportName } | undefined
+  }[] = []
+  /** Open stream connections by `agent node` and back. */
+  readonly #connections = new Map<string, { id: number; transport: TransportName }>()
   #lastConnection = 0
   readonly #hlc = new HlcClock(500)
 
@@ -54,7 +62,15 @@ export class World {
     names: readonly string[],
     options: { destinations?: Destination[]; trusted?: string[]; users?: Record<string, string> } = {},
   ) {
-    const list = names.map((name, i) => ({ name, region: name.replace(/-\d+$/, ''), address: `127.0.1.${i + 1}`, sipPort: 5060 }))
+    const list = names.map((name, i) => ({
+      name,
+      region: name.replace(/-\d+$/, ''),
+      address: `127.0.1.${i + 1}`,
+      sipPort: PORTS.udp,
+      tlsPort: PORTS.tls,
+      wsPort: PORTS.ws,
+      wssPort: PORTS.wss,
+    }))
     for (const { name, region, address } of list) {
       const self: NodeIdentity = { region, node: name, incarnation: 2 ** 32 + 7 }
       const stamp = () => ({ hlc: this.#hlc.tick(this.nowMs), ...self })
@@ -102,7 +118,7 @@ export class World {
           },
           verdict: (n) => this.verdicts.get(n) ?? 'alive',
           reachable: (n) => !this.unreachable.has(n),
-          local: () => ({ address, port: 5060 }),
+          local: (transport) => ({ address, port: PORTS[transport] }),
         },
         routes: new OwnRoutes(list, name, 'example.net', 'address'),
         ha1: (user, algorithm) => {
@@ -123,9 +139,9 @@ export class World {
     this.agents.set(at, receive)
   }
 
-  /** From now on that agent and that node talk over a TCP connection. */
-  connect(agent: string, node: string): void {
-    this.#connections.set(`${agent} ${this.#endpoint(node)}`, ++this.#lastConnection)
+  /** From now on that agent and that node talk over a connection. */
+  connect(agent: string, node: string, transport: TransportName = 'tcp'): void {
+    this.#connections.set(`${agent} ${this.#endpoint(node)}`, { id: ++this.#lastConnection, transport })
   }
 
   disconnect(agent: string, node: string): void {
@@ -138,7 +154,7 @@ export class World {
     this.#queue.push({
       from,
       to: endpoint,
-      connectionId: this.#connections.get(`${from} ${endpoint}`),
+      connection: this.#connections.get(`${from} ${endpoint}`),
       bytes: Buffer.from(text.replace(/\r?\n/g, '\r\n'), 'latin1'),
     })
     this.run()
@@ -161,12 +177,12 @@ export class World {
       const [address, port] = item.from.split(':') as [string, string]
       const [toAddress, toPort] = item.to.split(':') as [string, string]
       const flow: Flow = {
-        transport: item.connectionId === undefined ? 'udp' : 'tcp',
+        transport: item.connection?.transport ?? 'udp',
         localAddress: toAddress,
-        localPort: Number(toPort),
+        localPort: item.connection === undefined ? Number(toPort) : PORTS[item.connection.transport],
         remoteAddress: address,
         remotePort: Number(port),
-        ...(item.connectionId === undefined ? {} : { connectionId: item.connectionId }),
+        ...(item.connection === undefined ? {} : { connectionId: item.connection.id }),
       }
       const node = [...this.nodes].find(([, n]) => `${n.address}:5060` === item.to)
       if (node !== undefined) {
@@ -208,10 +224,10 @@ export class World {
           const from = `${node.address}:5060`
           const to = `${output.flow.remoteAddress}:${output.flow.remotePort}`
           const { transport, connectionId } = output.flow
-          const open = transport === 'tcp' ? this.#connections.get(`${to} ${from}`) : undefined
-          if (transport === 'tcp' && (open === undefined || (connectionId ?? open) !== open))
+          const open = transport === 'udp' ? undefined : this.#connections.get(`${to} ${from}`)
+          if (transport !== 'udp' && (open?.transport !== transport || (connectionId ?? open.id) !== open.id))
             node.core.handleSendError(output.ref, this.nowMs)
-          else this.#queue.push({ from, to, bytes: output.bytes, connectionId: open })
+          else this.#queue.push({ from, to, bytes: output.bytes, connection: open })
         } else {
           node.journal.push(output.part)
           if (output.ticket === 0) continue
