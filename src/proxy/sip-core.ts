@@ -67,6 +67,11 @@ export type SipOutput =
 /** RFC 3261 §20.5 */
 const ALLOW = 'INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, SUBSCRIBE, NOTIFY, REFER, MESSAGE, PUBLISH'
 
+/** What this node itself does, as against what it passes on. */
+const OWN_METHODS = 'OPTIONS, REGISTER'
+/** Option tags that a request to this node itself may require. */
+const OWN_OPTIONS: ReadonlySet<string> = new Set(['path', 'outbound'])
+
 /**
  * The transaction user of a node: takes parsed messages in, decides who may do what (ACL, digest, token, hop), and hands each request to the
  * registrar or the proxy. A core with four doors: `handleMessage`, `handleJournaled`/`handleSendError`, `nextTimeoutMs`/`handleTimeout`,
@@ -273,7 +278,19 @@ export class SipCore {
     else this.#proxy.forwardInDialog(id, request, flow, token, direction, nowMs)
   }
 
+  /** §8.2.2.3: who is the request's end says what it does not support of Require. */
+  #requiresTooMuch(id: ServerId, request: SipRequest, nowMs: number): boolean {
+    const unknown = request.headers.values('Require').filter((tag) => !OWN_OPTIONS.has(tag.toLowerCase()))
+    if (unknown.length === 0) return false
+    const response = makeResponse(request, 420, undefined, serverTag(request))
+    response.headers.set('Unsupported', unknown.join(', '))
+    this.#respond(id, response, nowMs)
+    return true
+  }
+
   #register(id: ServerId, request: SipRequest, flow: Flow, nowMs: number): void {
+    // §10.3 step 2
+    if (this.#requiresTooMuch(id, request, nowMs)) return
     const trusted = this.#isTrusted(flow.remoteAddress)
     let account: string | undefined
     if (!trusted) {
@@ -286,7 +303,9 @@ export class SipCore {
   }
 
   #initial(id: ServerId, request: SipRequest, flow: Flow, nowMs: number): void {
-    if (request.method === 'OPTIONS' && this.#isForUs(request)) {
+    const forUs = this.#isForUs(request)
+    if (request.method === 'OPTIONS' && forUs) {
+      if (this.#requiresTooMuch(id, request, nowMs)) return
       const response = makeResponse(request, 200, undefined, serverTag(request))
       response.headers.set('Allow', ALLOW)
       response.headers.set('Accept', 'application/sdp')
@@ -297,6 +316,13 @@ export class SipCore {
     if (!this.#isTrusted(flow.remoteAddress)) {
       account = this.#authenticate(id, request, 'Proxy-Authorization', nowMs)
       if (account === undefined) return
+    }
+    // §8.2.1, §21.5.2: a domain is no user, and serves these alone. A call to it is refused below, as a call.
+    if (forUs && request.method !== 'INVITE') {
+      const response = makeResponse(request, METHODS.has(request.method) ? 405 : 501, undefined, serverTag(request))
+      response.headers.set('Allow', OWN_METHODS)
+      this.#respond(id, response, nowMs)
+      return
     }
     this.#dropOwnCredentials(request)
     const billing = account ?? this.#sourceName(flow)

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import type { BindingEntry } from '../../crdt/entry.ts'
 import { type Flow, isStream, type TransportName } from '../sip/flow.ts'
-import { parseUri } from '../sip/uri.ts'
+import { parseUri, uriText } from '../sip/uri.ts'
 import { type Leg, legOfBinding, needsEdge } from './leg.ts'
 
 /** One place that a request may go to, with the ways to get there in the order in which they are tried. */
@@ -89,25 +89,40 @@ function flowTo(leg: Leg, hood: Neighbourhood): Flow | undefined {
 /** Where a URI with a literal address points; undefined for a host name (RFC 3263 location is the transport's work) or another scheme. */
 export function literalAddress(uriText: string): { address: string; port: number; transport: TransportName } | undefined {
   const uri = parseUri(uriText)
-  if (!uri.ok || uri.value.scheme !== 'sip') return undefined
+  if (!uri.ok || (uri.value.scheme !== 'sip' && uri.value.scheme !== 'sips')) return undefined
   const host = uri.value.params.get('maddr') || uri.value.host
   const address = host.startsWith('[') ? host.slice(1, -1) : host
   if (isIP(address) === 0) return undefined
-  const transport = uri.value.params.get('transport')?.toLowerCase() ?? 'udp'
-  if (transport !== 'udp' && transport !== 'tcp') return undefined
+  const named = uri.value.params.get('transport')?.toLowerCase()
+  // RFC 3261 §26.2.2: sips is TLS, whatever else the URI says of a stream; over UDP and WebSocket there is no way out.
+  const transport = uri.value.scheme === 'sips' && (named === undefined || named === 'tcp') ? 'tls' : (named ?? 'udp')
+  if (transport === 'tls') return { address, port: uri.value.port ?? 5061, transport }
+  if (uri.value.scheme === 'sips' || (transport !== 'udp' && transport !== 'tcp')) return undefined
   return { address, port: uri.value.port ?? 5060, transport }
+}
+
+/** A contact as a Request-URI: without what RFC 3261 §16.6 item 2 and §19.1.1 table 1 allow in a Contact alone, headers and `method` (RFC 4475 §3.3.14). */
+export function asRequestUri(contact: string): string {
+  if (!/\?|;method/i.test(contact)) return contact
+  const uri = parseUri(contact)
+  if (!uri.ok || uri.value.host === '') return contact
+  const params = new Map(uri.value.params)
+  params.delete('method')
+  return uriText({ ...uri.value, params, headers: '' })
 }
 
 /** Bindings as targets in groups: equal q in parallel, groups one after the other, highest q first (RFC 3261 §16.6). */
 export function targetsOf(bindings: readonly BindingEntry[], hood: Neighbourhood): Target[][] {
   const groups = new Map<number, Target[]>()
   for (const binding of bindings) {
+    // RFC 3261 §10.2.1 lets mailto: and the like be registered; a request cannot be sent there.
+    if (!/^(?:sips?|tel):/i.test(binding.contact)) continue
     const nextHop = binding.path[0] === undefined ? binding.contact : binding.path[0].replace(/^.*<|>.*$/g, '')
     const leg = legOfBinding(binding, literalAddress(nextHop))
     const ways = waysTo(leg, hood)
     if (ways.length === 0) continue
     const group = groups.get(binding.q)
-    const target: Target = { uri: binding.contact, leg, ways, path: binding.path }
+    const target: Target = { uri: asRequestUri(binding.contact), leg, ways, path: binding.path }
     if (group === undefined) groups.set(binding.q, [target])
     else group.push(target)
   }

@@ -183,12 +183,14 @@ export class Registrar {
 
 /** RFC 5626: instance-id and reg-id name a binding whose contact changes with each reconnect; else the contact in canonical form. */
 export function bindingKey(contact: NameAddr): string | undefined {
+  // Whatever names the binding, its URI becomes a Request-URI.
+  const canonical = canonicalContact(contact.uri)
+  if (!canonical.ok) return undefined
   const instance = contact.params.get('+sip.instance')
   const regId = contact.params.get('reg-id')
   if (instance !== undefined && instance !== '' && regId !== undefined && /^[1-9]\d{0,9}$/.test(regId))
     return `${instance.toLowerCase()};${regId}`
-  const canonical = canonicalContact(contact.uri)
-  return canonical.ok ? canonical.value : undefined
+  return canonical.value
 }
 
 /** Header parameters that the binding keeps; q and expires are kept in fields of their own. */

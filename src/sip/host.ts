@@ -13,7 +13,8 @@ export function readHostPort(text: string, start: number): Result<{ host: string
   let host: string
   if (text.charCodeAt(i) === 0x5b) {
     const close = text.indexOf(']', i)
-    const address = close < 0 || close - i > 46 ? '' : text.slice(i + 1, close)
+    // RFC 5118 §4.10: by the letter of RFC 3261's grammar some write a third colon before an IPv4 tail.
+    const address = close < 0 || close - i > 46 ? '' : text.slice(i + 1, close).replace(/:::(?=\d+\.[\d.]+$)/, '::')
     if (!isIPv6(address) || address.includes('%')) return hostFault('bad IPv6 reference', i)
     host = `[${canonicalIpv6(address)}]`
     i = close + 1

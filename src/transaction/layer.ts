@@ -103,8 +103,10 @@ export class TransactionLayer {
     const via = markSource(request, flow)
     const { method } = request
     // The fallback of §17.2.3 for RFC 2543 clients is not offered: matching by headers lets strangers' requests collide.
-    if (!via.branch.startsWith(MAGIC_COOKIE)) {
-      this.respondStateless(request, 400, flow, 'Branch Lacks Magic Cookie')
+    // The cookie alone names no transaction (RFC 4475 §3.2.1): all who send it would share one.
+    if (!via.branch.startsWith(MAGIC_COOKIE) || via.branch.length === MAGIC_COOKIE.length) {
+      const reason = via.branch === MAGIC_COOKIE ? 'Branch Is Magic Cookie Alone' : 'Branch Lacks Magic Cookie'
+      this.respondStateless(request, 400, flow, reason)
       this.#outputs.push({ kind: 'refused', request, flow })
       return
     }
@@ -197,16 +199,21 @@ export class TransactionLayer {
 
   /**
    * Answers a request without a transaction (§8.2.7): one that is malformed, or one too many. A 503 bears Retry-After. The ACK that comes back is
-   * absorbed. Nothing is sent to an ACK, nor where the top Via does not tell the way.
+   * absorbed. Nothing is sent to an ACK. Where the top Via is malformed itself (RFC 4475 §3.1.2.1, §3.1.2.16) the answer goes to the source.
    * @param request as it came in on `flow`
    */
   respondStateless(request: SipRequest, status: number, flow: Flow, reason?: string): void {
-    if (request.method === 'ACK' || !request.parsedTopVia.ok) return
-    const via = markSource(request, flow)
-    const response = makeResponse(request, status, reason, this.#statelessTag(via))
+    if (request.method === 'ACK' || !request.headers.has('Via')) return
+    const via = request.parsedTopVia.ok ? markSource(request, flow) : undefined
+    const response = makeResponse(request, status, reason, this.#statelessTag(via?.branch ?? ''))
     // §20.33; spread, so that those refused together do not come back together.
     if (status === 503) response.headers.set('Retry-After', String(5 + (this.#random.u32() % 6)))
-    this.#outputs.push({ kind: 'send', bytes: serialize(response), flow: responseFlow(via, flow), id: 0 })
+    this.#outputs.push({
+      kind: 'send',
+      bytes: serialize(response),
+      flow: via === undefined ? flow : responseFlow(via, flow),
+      id: 0,
+    })
   }
 
   /** Sends a message as it is, without a transaction. For a response `flow` is the one that its request came in on; the top Via says the rest. */
@@ -260,7 +267,7 @@ export class TransactionLayer {
     const t = this.#servers.get(serverKey(via, 'INVITE'))
     if (t !== undefined) this.#apply(t, 'ack', nowMs, ack, flow)
     // Our tag: the ACK to a final response that this layer sent without a transaction.
-    else if (ack.toTag !== this.#statelessTag(via)) {
+    else if (ack.toTag !== this.#statelessTag(via.branch)) {
       this.#outputs.push({ kind: 'request', id: 0, request: ack, flow, invite: undefined })
     }
   }
@@ -382,8 +389,8 @@ export class TransactionLayer {
   }
 
   /** The same for each retransmission of a request and for its ACK, and nobody else's (§8.2.7). */
-  #statelessTag(via: Via): string {
-    return `sl${hash32(via.branch, this.#tagSeed).toString(36)}`
+  #statelessTag(branch: string): string {
+    return `sl${hash32(branch, this.#tagSeed).toString(36)}`
   }
 }
 

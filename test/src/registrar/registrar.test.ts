@@ -151,6 +151,12 @@ t.test('equal contacts in other spelling are one binding; an instance keeps its 
   t.ok(moved.some((c) => c.includes(':2000') && c.includes('reg-id=1') && c.includes('urn:uuid')))
 })
 
+t.test('a contact that is no URI is refused, whatever names its binding', async (t) => {
+  const { register } = setup()
+  for (const uri of ['sip:', 'sip:%zz@192.0.2.1', 'x'])
+    t.equal(register(`Contact: <${uri}>;+sip.instance="<urn:uuid:1>";reg-id=1\n`).status, 400, uri)
+})
+
 t.test('Path is kept and given back', async (t) => {
   const { register, index, world } = setup()
   const ok = register('Contact: <sip:a@192.0.2.1>\nPath: <sip:192.0.2.77;lr>\n')
