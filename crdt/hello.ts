@@ -1,9 +1,10 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import { WireReader, WireWriter } from '../src/base/bytes.ts'
 import { bad, type Fault, fault, good, type Result } from '../src/base/errors.ts'
 import type { NodeIdentity } from '../src/base/ids.ts'
 import type { KeyRing } from '../src/base/keys.ts'
 import type { ClusterConstants } from './entry.ts'
-import { LIMITS, WireReader, WireWriter } from './frames.ts'
+import { LIMITS } from './frames.ts'
 
 /** The start of a link and the authentication of its messages, as pure functions of bytes. PROTOCOL.md "Links". */
 

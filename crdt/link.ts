@@ -2,6 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo, Socket as NetSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type WebSocket as Socket, WebSocket, WebSocketServer } from 'ws'
+import { WireReader, WireWriter } from '../src/base/bytes.ts'
 import type { Clock } from '../src/base/clock.ts'
 import { bad, type Fault, fault, good, invariant, type Result } from '../src/base/errors.ts'
 import { incarnationText, type NodeIdentity } from '../src/base/ids.ts'
@@ -12,7 +13,7 @@ import type { Metrics } from '../src/base/metrics.ts'
 import type { Random } from '../src/base/prng.ts'
 import { DialPlan, type PeerAddress } from './dial-plan.ts'
 import type { ClusterConstants } from './entry.ts'
-import { LIMITS, WireReader, WireWriter } from './frames.ts'
+import { LIMITS } from './frames.ts'
 import {
   CHANNELS,
   chooseKey,

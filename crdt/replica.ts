@@ -1,5 +1,6 @@
 import { hash as oneShotHash } from 'node:crypto'
 import * as Y from 'yjs'
+import { WireWriter } from '../src/base/bytes.ts'
 import { bad, type Fault, fault, good, invariant, type Result } from '../src/base/errors.ts'
 import { type Hlc, hlcMs } from '../src/base/hlc.ts'
 import type { NodeIdentity } from '../src/base/ids.ts'
@@ -15,7 +16,6 @@ import {
   type Frame,
   LIMITS,
   type Tip,
-  WireWriter,
   writeDocName,
 } from './frames.ts'
 import { encodeUpdate, parseUpdate, ROOT } from './update.ts'

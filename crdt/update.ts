@@ -1,5 +1,6 @@
+import { WireReader, WireWriter } from '../src/base/bytes.ts'
 import { bad, fault, good, type Result } from '../src/base/errors.ts'
-import { type Author, type Frame, LIMITS, WireReader, WireWriter } from './frames.ts'
+import { type Author, type Frame, LIMITS } from './frames.ts'
 
 /**
  * The V1 update of a range of records, which is one certain string of bytes (PROTOCOL.md "Documents"): written here, and on arrival compared with it to the letter,

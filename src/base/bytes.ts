@@ -1,51 +1,116 @@
-/** Small growing byte buffer; integers as LEB128 (safe integers), texts as length and latin1. */
-export class ByteWriter {
-  #bytes: number[] = []
+/** Bytes of a name on a wire of ours, at most. */
+export const NAME_BYTES = 64
 
-  u8(value: number): void {
-    this.#bytes.push(value & 255)
+/** A growing buffer for one message. */
+export class WireWriter {
+  #buffer: Buffer
+  #at = 0
+
+  constructor(capacity = 256) {
+    this.#buffer = Buffer.allocUnsafe(capacity)
   }
 
-  uint(value: number): void {
+  #room(bytes: number): void {
+    if (this.#at + bytes <= this.#buffer.length) return
+    const grown = Buffer.allocUnsafe(Math.max(2 * this.#buffer.length, this.#at + bytes))
+    this.#buffer.copy(grown, 0, 0, this.#at)
+    this.#buffer = grown
+  }
+
+  get size(): number {
+    return this.#at
+  }
+
+  u8(value: number): this {
+    this.#room(1)
+    this.#buffer[this.#at++] = value
+    return this
+  }
+
+  u64(value: number): this {
+    this.#room(8)
+    this.#buffer.writeBigUInt64BE(BigInt(value), this.#at)
+    this.#at += 8
+    return this
+  }
+
+  uint(value: number): this {
+    this.#room(8)
     let v = value
     while (v > 127) {
-      this.#bytes.push((v % 128) | 128)
+      this.#buffer[this.#at++] = (v % 128) | 128
       v = Math.floor(v / 128)
     }
-    this.#bytes.push(v)
+    this.#buffer[this.#at++] = v
+    return this
   }
 
-  text(value: string): void {
-    this.uint(value.length)
-    for (let i = 0; i < value.length; i++) this.#bytes.push(value.charCodeAt(i) & 255)
+  text(value: string): this {
+    const length = Buffer.byteLength(value)
+    this.uint(length)
+    this.#room(length)
+    this.#at += this.#buffer.write(value, this.#at)
+    return this
   }
 
-  bytes(): Buffer {
-    return Buffer.from(this.#bytes)
+  raw(bytes: Uint8Array): this {
+    this.#room(bytes.length)
+    this.#buffer.set(bytes, this.#at)
+    this.#at += bytes.length
+    return this
+  }
+
+  /** What was written; the writer must not be used any more. */
+  done(): Buffer {
+    return this.#buffer.subarray(0, this.#at)
   }
 }
 
-/** Reads what `ByteWriter` wrote; past the end or out of range it gives zeros and `failed` is set: check once at the end. */
-export class ByteReader {
-  failed = false
-  #at = 0
-  readonly #bytes: Uint8Array
+/** Reads what `WireWriter` wrote. Past the end, or at a number not in its shortest form, it gives zeros and `failedAt` is set: check once at the end. */
+export class WireReader {
+  /** Offset of the first failure, or -1. */
+  failedAt = -1
+  at = 0
+  readonly #bytes: Buffer
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
+    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
-  get done(): boolean {
-    return this.#at === this.#bytes.length
+  get failed(): boolean {
+    return this.failedAt >= 0
+  }
+
+  get left(): number {
+    return this.#bytes.length - this.at
+  }
+
+  fail(): void {
+    if (this.failedAt < 0) this.failedAt = this.at
+    this.at = this.#bytes.length
   }
 
   u8(): number {
-    const value = this.#bytes[this.#at]
+    const value = this.#bytes[this.at]
     if (value === undefined) {
-      this.failed = true
+      this.fail()
       return 0
     }
-    this.#at++
+    this.at++
+    return value
+  }
+
+  u64(): number {
+    if (this.left < 8) {
+      this.fail()
+      return 0
+    }
+    const value = Number(this.#bytes.readBigUInt64BE(this.at))
+    if (!Number.isSafeInteger(value)) {
+      this.fail()
+      return 0
+    }
+    this.at += 8
     return value
   }
 
@@ -56,23 +121,42 @@ export class ByteReader {
       const byte = this.u8()
       value += (byte & 127) * scale
       if (byte < 128) {
-        if (!Number.isSafeInteger(value)) break
+        // A last byte of zero after others is a longer form of a shorter number.
+        if ((byte === 0 && i > 0) || !Number.isSafeInteger(value)) break
         return value
       }
       scale *= 128
     }
-    this.failed = true
+    this.fail()
     return 0
   }
 
-  text(maxLength: number): string {
+  /** A name: printable ASCII without a slash (our own tables join names by it), 1 to `NAME_BYTES` bytes (or none, where `empty`). */
+  name(empty = false): string {
     const length = this.uint()
-    if (length > maxLength || this.#at + length > this.#bytes.length) {
-      this.failed = true
+    if (length > NAME_BYTES || length > this.left || (length === 0 && !empty)) {
+      this.fail()
       return ''
     }
-    let value = ''
-    for (let i = 0; i < length; i++) value += String.fromCharCode(this.u8())
+    for (let i = this.at; i < this.at + length; i++) {
+      const byte = this.#bytes[i]!
+      if (byte < 0x21 || byte > 0x7e || byte === 0x2f) {
+        this.fail()
+        return ''
+      }
+    }
+    const value = this.#bytes.toString('latin1', this.at, this.at + length)
+    this.at += length
     return value
+  }
+
+  /** A view into the input, not a copy. */
+  raw(length: number): Buffer {
+    if (length > this.left) {
+      this.fail()
+      return Buffer.alloc(0)
+    }
+    this.at += length
+    return this.#bytes.subarray(this.at - length, this.at)
   }
 }

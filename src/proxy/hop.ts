@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { ByteReader, ByteWriter } from '../base/bytes.ts'
+import { WireReader, WireWriter } from '../base/bytes.ts'
 import { type KeyRing, keyObject } from '../base/keys.ts'
 import type { SipRequest } from '../sip/message.ts'
 import { type Leg, readLeg, writeLeg } from './leg.ts'
@@ -24,11 +24,11 @@ export type HopCheck =
   | { readonly ok: false; readonly code: 'HOP_MALFORMED' | 'HOP_KEY_UNKNOWN' | 'HOP_FORGED' | 'HOP_EXPIRED' }
 
 export function makeHop(request: SipRequest, hop: Hop, ring: KeyRing): string {
-  const out = new ByteWriter()
+  const out = new WireWriter()
   out.text(hop.fromNode)
   out.uint(hop.atMs)
   writeLeg(out, hop.leg)
-  const payload = out.bytes()
+  const payload = out.done()
   return `${ring.current}.${Buffer.concat([payload, mac(ring.keys.get(ring.current)!, payload, request)]).toString('base64url')}`
 }
 
@@ -41,11 +41,11 @@ export function checkHop(text: string, request: SipRequest, ring: KeyRing, nowMs
   if (bytes.length <= 16) return { ok: false, code: 'HOP_MALFORMED' }
   const payload = bytes.subarray(0, -16)
   if (!timingSafeEqual(bytes.subarray(-16), mac(key, payload, request))) return { ok: false, code: 'HOP_FORGED' }
-  const input = new ByteReader(payload)
-  const fromNode = input.text(64)
+  const input = new WireReader(payload)
+  const fromNode = input.name()
   const atMs = input.uint()
   const leg = readLeg(input)
-  if (input.failed || !input.done || leg === undefined) return { ok: false, code: 'HOP_MALFORMED' }
+  if (input.failed || input.left > 0 || leg === undefined) return { ok: false, code: 'HOP_MALFORMED' }
   if (Math.abs(nowMs - atMs) > HOP_LIFETIME_MS) return { ok: false, code: 'HOP_EXPIRED' }
   return { ok: true, hop: { fromNode, atMs, leg } }
 }

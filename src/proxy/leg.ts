@@ -1,5 +1,5 @@
 import type { BindingEntry } from '../../crdt/entry.ts'
-import type { ByteReader, ByteWriter } from '../base/bytes.ts'
+import type { WireReader, WireWriter } from '../base/bytes.ts'
 import { type Flow, isStream, type TransportName } from '../sip/flow.ts'
 
 /**
@@ -54,7 +54,7 @@ export function legOfBinding(
 }
 
 /** The leg as bytes; the inverse of `readLeg`. */
-export function writeLeg(out: ByteWriter, leg: Leg): void {
+export function writeLeg(out: WireWriter, leg: Leg): void {
   out.u8(TRANSPORTS.indexOf(leg.transport) | (leg.nat ? 0x80 : 0))
   out.text(leg.edge)
   out.uint(leg.incarnation)
@@ -63,12 +63,12 @@ export function writeLeg(out: ByteWriter, leg: Leg): void {
   out.uint(leg.connectionId + 1)
 }
 
-export function readLeg(input: ByteReader): Leg | undefined {
+export function readLeg(input: WireReader): Leg | undefined {
   const head = input.u8()
   const transport = TRANSPORTS[head & 0x7f]
-  const edge = input.text(64)
+  const edge = input.name()
   const incarnation = input.uint()
-  const address = input.text(64)
+  const address = input.name()
   const port = input.uint()
   const connectionId = input.uint() - 1
   if (input.failed || transport === undefined || port > 65535) return undefined

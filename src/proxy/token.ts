@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { ByteReader, ByteWriter } from '../base/bytes.ts'
+import { WireReader, WireWriter } from '../base/bytes.ts'
 import { type KeyRing, keyObject } from '../base/keys.ts'
 import { type Leg, readLeg, writeLeg } from './leg.ts'
 
@@ -34,13 +34,13 @@ const MAX_TOKEN_CHARS = 512
 
 /** The token's text for one branch of a call. `fromTag` is the caller's tag. */
 export function makeToken(token: CallToken, callId: string, fromTag: string, ring: KeyRing): string {
-  const out = new ByteWriter()
+  const out = new WireWriter()
   out.u8(VERSION)
   out.text(token.stamp)
   out.uint(token.startMs)
   writeLeg(out, token.callerLeg)
   writeLeg(out, token.calleeLeg)
-  const payload = out.bytes()
+  const payload = out.done()
   const key = ring.keys.get(ring.current)
   if (key === undefined) throw new Error(`key ring has no key ${ring.current}`)
   return `${ring.current}.${Buffer.concat([payload, mac(key, payload, callId, fromTag)]).toString('base64url')}`
@@ -62,13 +62,13 @@ export function checkToken(text: string, callId: string, fromTag: string, toTag:
       ? 'from-callee'
       : undefined
   if (direction === undefined) return { ok: false, code: 'TOKEN_FORGED' }
-  const input = new ByteReader(payload)
+  const input = new WireReader(payload)
   if (input.u8() !== VERSION) return { ok: false, code: 'TOKEN_MALFORMED' }
-  const stamp = input.text(32)
+  const stamp = input.name(true)
   const startMs = input.uint()
   const callerLeg = readLeg(input)
   const calleeLeg = readLeg(input)
-  if (input.failed || !input.done || callerLeg === undefined || calleeLeg === undefined)
+  if (input.failed || input.left > 0 || callerLeg === undefined || calleeLeg === undefined)
     return { ok: false, code: 'TOKEN_MALFORMED' }
   return { ok: true, token: { stamp, startMs, callerLeg, calleeLeg }, direction }
 }

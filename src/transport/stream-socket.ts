@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
-import { endpointText, listenError } from './listen.ts'
+import { endpointText, listenError } from '../base/listen.ts'
 import type { Carrier } from './streams.ts'
 
 /** Dead peers (a NAT that lost its table, a host that was switched off) are noticed by the kernel. */

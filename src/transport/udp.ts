@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { isIP, isIPv6 } from 'node:net'
 import { AntipodeError } from '../base/errors.ts'
-import { endpointText, listenError } from './listen.ts'
+import { endpointText, listenError } from '../base/listen.ts'
 
 export interface UdpOptions {
   readonly address: string

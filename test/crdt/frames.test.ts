@@ -1,16 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import {
-  ALL_BUCKETS,
-  decodeMessage,
-  encodeMessage,
-  type Frame,
-  frameSize,
-  LIMITS,
-  type StateMessage,
-  WireReader,
-  WireWriter,
-} from '../../crdt/frames.ts'
+import { ALL_BUCKETS, decodeMessage, encodeMessage, type Frame, frameSize, LIMITS, type StateMessage } from '../../crdt/frames.ts'
+import { WireReader, WireWriter } from '../../src/base/bytes.ts'
 
 const name = fc.stringMatching(/^[a-z0-9-]{1,64}$/)
 const uint = fc.oneof(fc.nat(300), fc.maxSafeNat())

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { encodeEntry } from '../../crdt/codec.ts'
 import type { BindingEntry, ClusterConstants } from '../../crdt/entry.ts'
-import { type DocName, encodeMessage, type Frame, WireWriter, writeDocName } from '../../crdt/frames.ts'
+import { type DocName, encodeMessage, type Frame, writeDocName } from '../../crdt/frames.ts'
 import {
   constantsOf,
   decodeHello,
@@ -14,6 +14,7 @@ import {
   NONCE_BYTES,
 } from '../../crdt/hello.ts'
 import { encodeUpdate } from '../../crdt/update.ts'
+import { WireWriter } from '../../src/base/bytes.ts'
 import { HLC_PER_MS } from '../../src/base/hlc.ts'
 import type { NodeIdentity } from '../../src/base/ids.ts'
 import type { KeyRing } from '../../src/base/keys.ts'

@@ -1,1 +1,0 @@
-export { endpointText, listenError } from '../base/listen.ts'
