@@ -114,11 +114,10 @@ class OneNode {
     this.#state.handlePeerUp({ ...sibling, incarnation: 1, outbound: true }, START_MS)
     this.#sip = new SipCore({
       self,
-      selfAddress: { address: '127.0.1.1', sipPort: 5060 },
       domains: new Set(['example.net']),
       realm: 'example.net',
       trusted: ['127.0.0.1/32'],
-      timers: { t1Ms: 500, t2Ms: 4000, t4Ms: 5000, timerCMs: 180_000 },
+      timers: { t1Ms: 500, t2Ms: 4000, t4Ms: 5000, timerDMs: 32_000, timerCMs: 180_000 },
       silenceMs: 2000,
       dialogLeaseMs: 1_800_000,
       maxForks: 10,

@@ -17,6 +17,7 @@ import {
   type NodeStatus,
   type RegistrationView,
 } from './admin/api.ts'
+import { AdminClient } from './admin/client.ts'
 import { type Clock, systemClock } from './base/clock.ts'
 import { AntipodeError } from './base/errors.ts'
 import { incarnationCounter, incarnationText, type NodeIdentity } from './base/ids.ts'
@@ -302,12 +303,11 @@ export class Gateway implements AdminTarget {
   #createSip(): SipCore {
     const config = this.#config
     const { address } = config.self
-    const subscribers = new Subscribers(config.subscribers, config.sip.realm)
+    const subscribers = new Subscribers(config.subscribers, config.sip.realm, config.domains)
     const byName = new Map(this.#nodes.map((n) => [n.name, n]))
     const listeners = new Map(sipListeners(address).map((l) => [l.transport, l]))
     return new SipCore({
       self: this.#self,
-      selfAddress: address,
       domains: new Set(config.domains),
       realm: config.sip.realm,
       trusted: config.sip.trusted,
@@ -324,8 +324,8 @@ export class Gateway implements AdminTarget {
       tokenKeys: config.cluster.keys.token,
       nonceKeys: config.cluster.keys.nonce,
       nonceReplay: new NonceReplay(),
-      ha1: (username, algorithm) => subscribers.ha1(username, algorithm),
-      isSubscriber: (username) => subscribers.has(username),
+      ha1: (username, algorithm, domain) => subscribers.ha1(username, algorithm, domain),
+      isSubscriber: (username, domain) => subscribers.has(username, domain),
       admitCalls: () => config.cdr.onFailure === 'continue' || (this.#journal?.healthy() ?? false),
       random: this.#random,
       metrics: this.#metrics,
@@ -655,8 +655,22 @@ export class Gateway implements AdminTarget {
     return this.#state.dialogs.list(this.#clock.nowMs(), { limit }).map(dialogView)
   }
 
-  async cdrs(): Promise<CdrPart[]> {
-    return (await this.#journal?.parts()) ?? []
+  async cdrs({ scope }: { scope: 'node' | 'cluster' }): Promise<CdrPart[]> {
+    const own = (await this.#journal?.parts()) ?? []
+    if (scope === 'node') return own
+    // Whoever does not answer is left out: what it had lies in its mirrors.
+    const others = this.#nodes.filter((n) => n.name !== this.#self.node && !this.#isBlocked(n.address))
+    const answers = await Promise.allSettled(others.map((n) => this.#partsOf(n)))
+    return [own, ...answers.map((a) => (a.status === 'fulfilled' ? a.value : []))].flat()
+  }
+
+  async #partsOf(node: NodeAddress): Promise<CdrPart[]> {
+    const client = new AdminClient({ address: node.address, port: node.adminPort, token: this.#config.admin.token })
+    try {
+      return await client.cdrParts()
+    } finally {
+      await client.close()
+    }
   }
 
   setBlocked(addresses: string[]): void {

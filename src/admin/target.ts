@@ -93,7 +93,7 @@ export interface AdminTarget {
   /** @throws AntipodeError when `aor` is not a SIP or tel URI; answered as 400 with its code. */
   registrations(aor: string): RegistrationView
   dialogs(limit: number): DialogView[]
-  /** Parts from this node's journal and the mirrors that it holds; `cluster` also asks the peers that it can reach, where the gateway can. */
+  /** Parts from this node's journal and the mirrors that it holds; `cluster` also asks every other node; who does not answer is left out. */
   cdrs(o: { scope: 'node' | 'cluster' }): Promise<CdrPart[]>
   /** Drill: drops everything to and from these addresses, silently, in place of what was blocked before. */
   setBlocked(addresses: string[]): void

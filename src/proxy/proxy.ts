@@ -14,7 +14,7 @@ import { bestResponse, gatherChallenges } from './forking.ts'
 import { HOP_HEADER, makeHop } from './hop.ts'
 import { type Leg, legOfFlow } from './leg.ts'
 import type { OwnRoutes } from './record-route.ts'
-import { literalAddress, type Neighbourhood, type Target, type Way, waysTo } from './target-set.ts'
+import { literalAddress, type Neighbourhood, type Target, uriOf, type Way, waysTo } from './target-set.ts'
 import { type CallToken, checkToken, type Direction, makeToken } from './token.ts'
 
 /** `journal`: the shell makes the part durable and calls `handleJournaled(ticket, …)`; ticket 0 is not waited for. */
@@ -668,7 +668,7 @@ export class StatefulProxy {
     const leg = legOfFlow(flow, node, incarnation, nat)
     if (flow.transport !== 'udp' || nat) return leg
     const recorded = request.headers.values('Record-Route')[0]
-    const named = literalAddress((recorded ?? request.headers.get('Contact') ?? '').replace(/^[^<]*<|>.*$/g, ''))
+    const named = literalAddress(uriOf(recorded ?? request.headers.values('Contact')[0] ?? ''))
     return named !== undefined && named.transport === 'udp' && named.address === flow.remoteAddress
       ? { ...leg, port: named.port }
       : leg

@@ -18,7 +18,7 @@ import { checkHop, HOP_HEADER } from './hop.ts'
 import { legOfFlow } from './leg.ts'
 import { StatefulProxy } from './proxy.ts'
 import type { OwnRoutes } from './record-route.ts'
-import { literalAddress, type Neighbourhood, type Target, targetsOf, waysTo } from './target-set.ts'
+import { literalAddress, type Neighbourhood, type Target, targetsOf, uriOf, waysTo } from './target-set.ts'
 
 /** Where requests for a domain or a number prefix go that are not for our own users: PBXs and carriers. */
 export interface Destination {
@@ -29,12 +29,17 @@ export interface Destination {
 
 export interface SipCoreOptions {
   readonly self: NodeIdentity
-  readonly selfAddress: { readonly address: string; readonly sipPort: number }
   readonly domains: ReadonlySet<string>
   readonly realm: string
   /** CIDR blocks whose requests need no digest. */
   readonly trusted: readonly string[]
-  readonly timers: { readonly t1Ms: number; readonly t2Ms: number; readonly t4Ms: number; readonly timerCMs: number }
+  readonly timers: {
+    readonly t1Ms: number
+    readonly t2Ms: number
+    readonly t4Ms: number
+    readonly timerDMs: number
+    readonly timerCMs: number
+  }
   readonly silenceMs: number
   readonly dialogLeaseMs: number
   readonly maxForks: number
@@ -50,9 +55,9 @@ export interface SipCoreOptions {
   readonly dialogs: DialogStore
   readonly hood: Neighbourhood
   readonly routes: OwnRoutes
-  /** HA1 of a subscriber, or undefined for nobody. */
-  readonly ha1: (username: string, algorithm: string) => string | undefined
-  readonly isSubscriber: (username: string) => boolean
+  /** HA1 of a subscriber of that domain (as the request claims it, ours or not), or undefined for nobody. */
+  readonly ha1: (username: string, algorithm: string, domain: string) => string | undefined
+  readonly isSubscriber: (username: string, domain: string) => boolean
   /** New calls are refused while the journal is known bad and the policy says so. */
   readonly admitCalls: () => boolean
   readonly random: Random
@@ -95,7 +100,7 @@ export class SipCore {
     }
     const { timers } = options
     this.#layer = new TransactionLayer({
-      timers: { t1Ms: timers.t1Ms, t2Ms: timers.t2Ms, t4Ms: timers.t4Ms, timerDMs: 64 * timers.t1Ms },
+      timers,
       sentBy: (flow) => `${flow.localAddress.includes(':') ? `[${flow.localAddress}]` : flow.localAddress}:${flow.localPort}`,
       random: options.random,
       maxTransactions: options.maxTransactions,
@@ -351,7 +356,7 @@ export class SipCore {
     // A preloaded route to somewhere else (§16.6 item 6): followed for those who may relay through us at all, which are trusted sources.
     const route = request.headers.values('Route')[0]
     if (route !== undefined) {
-      const target = account === undefined ? this.#literalTarget(undefined, route.replace(/^[^<]*<|>.*$/g, '')) : undefined
+      const target = account === undefined ? this.#literalTarget(undefined, uriOf(route)) : undefined
       if (target === undefined) refuse(403, 'relay-denied')
       else this.#proxy.forwardInitial(id, request, flow, [[target]], billing, nowMs)
       return
@@ -387,7 +392,7 @@ export class SipCore {
       if (target !== undefined) return [[target]]
     }
     // Known but not registered is another thing than unknown (§16.5, RFC 3261 §21.4.18).
-    return this.#o.isSubscriber(uri.user) || this.#o.bindings.keys(aor.value).length > 0 ? 480 : 404
+    return this.#o.isSubscriber(uri.user, host) || this.#o.bindings.keys(aor.value).length > 0 ? 480 : 404
   }
 
   #literalTarget(requestUri: string | undefined, uri: string): Target | undefined {
@@ -414,6 +419,9 @@ export class SipCore {
     nowMs: number,
   ): string | undefined {
     const { realm } = this.#o
+    // A REGISTER is for its To, any other request is of its From; a subscriber of one of our domains is nobody in another.
+    const claimed = parseUri((request.method === 'REGISTER' ? request.to : request.from).uri)
+    const domain = claimed.ok ? claimed.value.host : ''
     let stale = false
     for (const line of request.headers.lines(header)) {
       const verdict = verifyAuthorization(line, {
@@ -423,7 +431,7 @@ export class SipCore {
         ring: this.#o.nonceKeys,
         nowMs,
         lifetimeMs: this.#o.nonceLifetimeMs,
-        ha1: this.#o.ha1,
+        ha1: (username, algorithm) => this.#o.ha1(username, algorithm, domain),
         replay: this.#o.nonceReplay,
       })
       if (verdict.ok) return verdict.username
@@ -484,7 +492,7 @@ export class SipCore {
     if (trusted) return false
     const hops = [...request.headers.values('Contact'), ...request.headers.values('Path').slice(0, 1)]
     return hops.some((hop) => {
-      const named = literalAddress(hop.replace(/^[^<]*<|>.*$/g, ''))
+      const named = literalAddress(uriOf(hop))
       return named !== undefined && named.address !== flow.remoteAddress
     })
   }

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import type { BindingEntry } from '../../crdt/entry.ts'
 import { type Flow, isStream, type TransportName } from '../sip/flow.ts'
-import { parseUri, uriText } from '../sip/uri.ts'
+import { parseNameAddr, parseUri, uriText } from '../sip/uri.ts'
 import { type Leg, legOfBinding, needsEdge } from './leg.ts'
 
 /** One place that a request may go to, with the ways to get there in the order in which they are tried. */
@@ -86,6 +86,12 @@ function flowTo(leg: Leg, hood: Neighbourhood): Flow | undefined {
   return leg.connectionId < 0 ? flow : { ...flow, connectionId: leg.connectionId }
 }
 
+/** The URI in one value of a Contact, Route, Record-Route or Path header; empty, which points nowhere, where there is none. */
+export function uriOf(value: string): string {
+  const parsed = parseNameAddr(value)
+  return parsed.ok ? parsed.value.uri : ''
+}
+
 /** Where a URI with a literal address points; undefined for a host name (RFC 3263 location is the transport's work) or another scheme. */
 export function literalAddress(uriText: string): { address: string; port: number; transport: TransportName } | undefined {
   const uri = parseUri(uriText)
@@ -117,7 +123,7 @@ export function targetsOf(bindings: readonly BindingEntry[], hood: Neighbourhood
   for (const binding of bindings) {
     // RFC 3261 §10.2.1 lets mailto: and the like be registered; a request cannot be sent there.
     if (!/^(?:sips?|tel):/i.test(binding.contact)) continue
-    const nextHop = binding.path[0] === undefined ? binding.contact : binding.path[0].replace(/^.*<|>.*$/g, '')
+    const nextHop = binding.path[0] === undefined ? binding.contact : uriOf(binding.path[0])
     const leg = legOfBinding(binding, literalAddress(nextHop))
     const ways = waysTo(leg, hood)
     if (ways.length === 0) continue

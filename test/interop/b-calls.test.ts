@@ -78,6 +78,13 @@ t.test('B: calls between regions and their CDRs', { skip: skip ?? false, timeout
     t.match((await byCallee('nobody-here'))[0], { status: 404 })
   })
 
+  t.test('any node tells of the calls of the whole cluster when it is asked to', async (t) => {
+    const { cdrs } = await demo.get<{ cdrs: Cdr[] }>('ap-south-2', '/v1/cdrs?scope=cluster')
+    const found = cdrs.filter((c) => c.callee === 'sip:u1@example.net')
+    t.equal(found.length, 1)
+    t.match(found[0], { status: 200, state: 'complete' })
+  })
+
   t.test('the same Call-ID, tags and branch used again is a second call', async (t) => {
     const fixed = { 'tag=c[pid]-[call_number]': 'tag=same', 'branch=[branch]': 'branch=z9hG4bK-same-[msg_index]' }
     for (let i = 0; i < 2; i++) {

@@ -76,11 +76,10 @@ export class World {
       const stamp = () => ({ hlc: this.#hlc.tick(this.nowMs), ...self })
       const core = new SipCore({
         self,
-        selfAddress: { address, sipPort: 5060 },
         domains: new Set(['example.net']),
         realm: 'example.net',
         trusted: options.trusted ?? ['127.0.0.0/24'],
-        timers: { t1Ms: 500, t2Ms: 4000, t4Ms: 5000, timerCMs: 180_000 },
+        timers: { t1Ms: 500, t2Ms: 4000, t4Ms: 5000, timerDMs: 32_000, timerCMs: 180_000 },
         silenceMs: 2000,
         dialogLeaseMs: 1_800_000,
         maxForks: 10,
